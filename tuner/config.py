@@ -1,0 +1,178 @@
+"""What the user may set: validated once, unknown keys refused, all mistakes reported together.
+
+The order of precedence is command line, then configuration file, then default. The resolved result is
+stored in the run folder.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import ruamel.yaml
+
+from tuner.errors import ConfigError, did_you_mean
+
+__all__ = ["SearchConfig", "dump_config", "load_file", "load_resolved", "resolve"]
+
+# Options that may change when a run goes on: budgets, and where the same data now lies. Everything else decides the numbers.
+RESUMABLE_KEYS = ("data", "trials", "time_limit", "force")
+
+# Options of version 1 of the file; a later version keeps reading it.
+SCHEMA_VERSION = 1
+
+_SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class SearchConfig(pydantic.BaseModel):
+    """Everything that decides a search. The field descriptions are the help texts of the command line."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+    data: str | None = pydantic.Field(
+        None, description="Folder of class folders, .npz, .csv, .tsv or .parquet; without it, scikit-learn's handwritten digits."
+    )
+    kind: Literal["auto", "image", "series"] = pydantic.Field("auto", description="Kind of data; guessed and said by default.")
+    target: str | None = pydantic.Field(None, description="Target column of a table; guessed and said by default.")
+    task: Literal["auto", "classification", "regression"] = pydantic.Field(
+        "auto", description="What to learn; guessed from the target and said by default."
+    )
+    image_size: int | None = pydantic.Field(
+        None, ge=8, le=1024, description="Side in pixels to which a folder of images is resized; by default its usual size, at most 64."
+    )
+    space: str | None = pydantic.Field(None, description="Search space: a name, or FILE.py:OBJECT; by default the kind's own.")
+    range: dict[str, str] = pydantic.Field(
+        default_factory=dict, description="NAME=LOW:HIGH narrows a hyperparameter; NAME=A,B,C narrows a choice. Repeatable."
+    )
+    fix: dict[str, str] = pydantic.Field(default_factory=dict, description="NAME=VALUE fixes a hyperparameter. Repeatable.")
+    trials: int = pydantic.Field(30, ge=1, description="Number of configurations to try.")
+    epochs: int = pydantic.Field(20, ge=1, description="Epochs of each trial.")
+    time_limit: float | None = pydantic.Field(
+        None, gt=0, description="Stop after this time: 90s, 30m, 2h. The running trial is put back, and the same command goes on."
+    )
+    metric: Literal["auto", "accuracy", "balanced_accuracy", "loss"] = pydantic.Field(
+        "auto", description="What to judge by: accuracy, balanced_accuracy (default when classes are more unequal than 3:1) or loss."
+    )
+    objective: Literal["stable", "val_loss", "val_accuracy"] = pydantic.Field(
+        "stable", description="What is minimised: error and instability together, or one number alone."
+    )
+    stability_weight: float = pydantic.Field(0.2, ge=0, le=10, description="Weight of instability in the objective `stable`.")
+    algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
+    seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
+    force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
+
+    @pydantic.field_validator("time_limit", mode="before")
+    @classmethod
+    def _seconds(cls, value: object) -> object:
+        match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value) if isinstance(value, str) else None
+        return float(match[1]) * _SECONDS[match[2]] if match else value
+
+    @pydantic.field_validator("range", mode="before")
+    @classmethod
+    def _range_texts(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: _range_text(bounds) for name, bounds in value.items()}
+
+    @pydantic.field_validator("fix", mode="before")
+    @classmethod
+    def _fixed_texts(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {name: fixed if isinstance(fixed, str) else str(fixed) for name, fixed in value.items()}
+
+
+def _range_text(bounds: object) -> object:
+    """`[low, high]` of numbers becomes `low:high`; a list of other values becomes `a,b,c`."""
+    if not isinstance(bounds, list | tuple):
+        return bounds
+    numeric = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds)
+    return ":".join(map(str, bounds)) if numeric and len(bounds) == 2 else ",".join(map(str, bounds))
+
+
+def resolve(flags: Mapping[str, Any], file: Path | None) -> SearchConfig:
+    """Merge command line, file and defaults into one validated configuration.
+
+    Args:
+        flags: Only the options that were given on the command line, by field name.
+        file: A YAML file with the same keys, or None.
+
+    Raises:
+        ConfigError: The file cannot be read, or any value is not valid; all mistakes are named at once.
+    """
+    values = load_file(file) if file else {}
+    for name, value in flags.items():
+        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
+    return _validated(values, where=f"{str(file)!r} and the command line" if file else "the command line")
+
+
+def load_file(file: Path) -> dict[str, Any]:
+    """Read a YAML configuration file into plain values, its `space:` section spread into space, range and fix.
+
+    Raises:
+        ConfigError: It cannot be read or is not a mapping.
+    """
+    try:
+        content = ruamel.yaml.YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Configuration file {str(file)!r} cannot be read: {error.strerror}. Give --config an existing file.") from error
+    except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration file {str(file)!r} is not valid YAML: {error}") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"Configuration file {str(file)!r} must hold `key: value` lines, such as `trials: 30`.")
+    content.pop("schema_version", None)
+    return _spread_space(content)
+
+
+def _spread_space(content: dict[str, Any]) -> dict[str, Any]:
+    """`space: {name: image, learning_rate: [1e-4, 1e-2], optimizer: adam}` means space, range and fix."""
+    section = content.get("space")
+    if not isinstance(section, dict):
+        return content
+    ranges = {name: value for name, value in section.items() if name != "name" and _is_range(value)}
+    fixed = {name: value for name, value in section.items() if name != "name" and not _is_range(value)}
+    return content | {
+        "space": section.get("name"),
+        "range": ranges | content.get("range", {}),
+        "fix": fixed | content.get("fix", {}),
+    }
+
+
+def _is_range(value: object) -> bool:
+    return isinstance(value, list) or (isinstance(value, str) and (":" in value or "," in value))
+
+
+def load_resolved(file: Path) -> SearchConfig:
+    """Read a configuration that `dump_config` wrote."""
+    return _validated(load_file(file), where=repr(str(file)))
+
+
+def dump_config(config: SearchConfig) -> str:
+    """The configuration as YAML text that `load_resolved`, and `--config`, read back."""
+    stream = io.StringIO()
+    yaml = ruamel.yaml.YAML()
+    yaml.default_flow_style = False
+    yaml.dump({"schema_version": SCHEMA_VERSION} | config.model_dump(), stream)
+    return stream.getvalue()
+
+
+def _validated(values: Mapping[str, Any], where: str) -> SearchConfig:
+    try:
+        return SearchConfig.model_validate(values)
+    except pydantic.ValidationError as error:
+        problems = "\n".join(f"  {_describe(detail)}" for detail in error.errors())
+        raise ConfigError(f"Invalid configuration in {where}:\n{problems}") from error
+
+
+def _describe(detail: Any) -> str:
+    """One mistake of a pydantic error as a line: the key, the value, what was expected."""
+    name = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {name!r}.{did_you_mean(name, SearchConfig.model_fields)}"
+    if name == "time_limit" and detail["type"] == "float_parsing":
+        return f"time_limit: {detail['input']!r} is not a time. Write 90s, 30m, 2h or 1d."
+    return f"{name}: {detail['msg']} (got {detail['input']!r})."

@@ -1,0 +1,90 @@
+"""Errors a user can meet, and the exit code that each one ends the program with.
+
+    TunerError                70  (never raised itself; anything else that escapes is our bug)
+    |-- ConfigError            2  an option, a configuration file, a hyperparameter name or range
+    |-- DataError              2  data that cannot be read or used as it is
+    |-- SpaceError             2  a search space that cannot be found, loaded or built
+    |-- BundleError            2  an exported bundle that is incomplete or was changed
+    |-- RunError               2  a run folder that does not fit what is asked of it
+    |-- AuditError             3  the data audit found severe faults
+    `-- EnvironmentFault       4  storage, permissions, disk space, a missing package
+
+A diverged training is none of these: it is a result (`tuner.records.Outcome`).
+Every message says what is wrong (with the value), what was expected, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+__all__ = [
+    "AuditError",
+    "BundleError",
+    "ConfigError",
+    "DataError",
+    "EnvironmentFault",
+    "RunError",
+    "SpaceError",
+    "TunerError",
+    "did_you_mean",
+]
+
+
+class TunerError(Exception):
+    """Anything the user can mend; its message is printed without a traceback."""
+
+    exit_code = 70
+
+
+class ConfigError(TunerError):
+    """An option, configuration key, hyperparameter name or range that is not valid."""
+
+    exit_code = 2
+
+
+class DataError(TunerError):
+    """Data that cannot be read, or cannot be learned from, as it is."""
+
+    exit_code = 2
+
+
+class SpaceError(TunerError):
+    """A search space that cannot be found, loaded or built."""
+
+    exit_code = 2
+
+
+class BundleError(TunerError):
+    """An exported bundle that is incomplete, or whose files were changed."""
+
+    exit_code = 2
+
+
+class RunError(TunerError):
+    """A run folder that is missing, or was made from other data or settings."""
+
+    exit_code = 2
+
+
+class AuditError(TunerError):
+    """The data audit found faults so severe that a search would waste its time."""
+
+    exit_code = 3
+
+
+class EnvironmentFault(TunerError):
+    """The machine, not the input: storage, permissions, disk space, a missing package."""
+
+    exit_code = 4
+
+
+def did_you_mean(wrong: str, known: Iterable[str]) -> str:
+    """Return `" Did you mean 'x'?"` for the nearest known name, or an empty string.
+
+    Args:
+        wrong: The name that was not recognised.
+        known: The names that would have been.
+    """
+    matches = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {matches[0]!r}?" if matches else ""

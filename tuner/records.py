@@ -1,0 +1,283 @@
+"""The records that are written to a run folder or a bundle, and nothing else.
+
+All are frozen dataclasses of plain values. `tuner.store` writes and reads them; a record that goes to
+a file of its own has a `schema_version`.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = [
+    "DataSpec",
+    "DatasetRecord",
+    "FINISHED_OUTCOMES",
+    "Finding",
+    "Outcome",
+    "Remedy",
+    "SeedRun",
+    "StabilityScore",
+    "Trace",
+    "TrialRecord",
+]
+
+FloatArray = npt.NDArray[np.floating[Any]]
+HyperparameterValue = bool | int | float | str | None
+Kind = Literal["image", "series"]
+Task = Literal["classification", "regression"]
+Form = Literal["digits", "npz", "image_folder", "table"]
+
+
+class Outcome(enum.StrEnum):
+    """How a trial or seed run ended, or where it stands. A diverged training is a result, never an exception."""
+
+    COMPLETED = "completed"
+    NOT_LEARNING = "not_learning"
+    DIVERGED = "diverged"
+    ERROR = "error"
+    CRASHED = "crashed"
+    RUNNING = "running"
+    WAITING = "waiting"
+
+    @property
+    def meaning(self) -> str:
+        """What it means for the user, in a sentence, with the fix where there is one."""
+        return _OUTCOME_MEANINGS[self]
+
+    @property
+    def is_failed(self) -> bool:
+        """Whether no usable model came out of it."""
+        return self in (Outcome.DIVERGED, Outcome.ERROR, Outcome.CRASHED)
+
+
+_OUTCOME_MEANINGS = {
+    Outcome.COMPLETED: "Trained to the end of its budget.",
+    Outcome.NOT_LEARNING: "Trained to the end, but the loss stayed at chance level. Try a higher learning rate or less regularisation.",
+    Outcome.DIVERGED: "The loss became NaN or infinite. Try a lower learning rate, gradient clipping, or scaled inputs.",
+    Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
+    Outcome.CRASHED: "The worker process died while it ran this trial; the log says how.",
+    Outcome.RUNNING: "Training now.",
+    Outcome.WAITING: "Proposed, not started, or put back after an interruption.",
+}
+
+FINISHED_OUTCOMES = (
+    Outcome.COMPLETED,
+    Outcome.NOT_LEARNING,
+    Outcome.DIVERGED,
+    Outcome.ERROR,
+    Outcome.CRASHED,
+)
+
+
+@dataclass(frozen=True)
+class Remedy:
+    """One change that should help, as data: it can be shown, or applied to a configuration."""
+
+    parameter: str
+    change: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem, in data or in a training, with its evidence.
+
+    Attributes:
+        code: Stable name for machines, such as `missing_values`.
+        where: Column, file, epoch or layer; empty for the whole.
+        severity: In [0, 1]; from 0.9 on a search refuses to start.
+        confidence: In [0, 1].
+        evidence: Name to number.
+        examples: A few row numbers, file names or epochs.
+        cause: One sentence for the user.
+        remedies: Cheapest first.
+    """
+
+    code: str
+    where: str
+    severity: float
+    confidence: float
+    evidence: dict[str, float]
+    cause: str
+    examples: tuple[str, ...] = ()
+    remedies: tuple[Remedy, ...] = ()
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """How the data was read, so that `predict` and `train` read other data the same way.
+
+    Attributes:
+        form: Which reader.
+        kind: Which family of network.
+        task: What is learned.
+        target: Target column of a table; None elsewhere.
+        feature_names: Columns of a table, in order; empty elsewhere.
+        class_names: Label of each class code; empty for regression.
+        input_shape: Shape of one raw sample: (height, width, channels) for images, (steps,) for a table,
+            (steps, channels) for series arrays.
+    """
+
+    form: Form
+    kind: Kind
+    task: Task
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...] = ()
+    target: str | None = None
+    feature_names: tuple[str, ...] = ()
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes; 0 for regression."""
+        return len(self.class_names)
+
+
+@dataclass(frozen=True)
+class DatasetRecord:
+    """What a run knows of its data: written once, when the run is set up.
+
+    Attributes:
+        source: Path or name that the user gave.
+        fingerprint: sha256 over the values, labels and split; other data has another one.
+        num_train, num_validation, num_test: Rows of each part.
+        class_counts: Rows per class over all parts; empty for regression.
+        num_features_missing: Features (or channels) with missing values.
+        chance_loss: L0: label entropy of the training part in nats; for regression the variance of the scaled target, 1.
+        chance_error: Error of the best constant answer under the study's metric; for regression the chance loss.
+        metric: `accuracy`, `balanced_accuracy` or `loss`.
+        notes: Decisions taken on the way that the user should know.
+    """
+
+    source: str
+    spec: DataSpec
+    fingerprint: str
+    num_train: int
+    num_validation: int
+    num_test: int
+    class_counts: tuple[int, ...]
+    num_features_missing: int
+    chance_loss: float
+    chance_error: float
+    metric: Literal["accuracy", "balanced_accuracy", "loss"]
+    notes: tuple[str, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one training left behind: numbers only, so that it can be scored without Keras.
+
+    Attributes:
+        step_loss: Plain batch loss before each update, unsmoothed, unweighted, without regularisation terms; shape (steps,).
+        grad_norm: Global gradient norm of each step; shape (steps,), or empty if not recorded.
+        train_loss: Mean plain loss of each epoch; shape (epochs,).
+        validation_loss: Plain validation loss of each epoch, or empty; shape (epochs,).
+        metrics: Validation metrics of each epoch by name; each of shape (epochs,).
+        learning_rate: At the end of each epoch; shape (epochs,).
+        seconds: Wall time of each epoch; shape (epochs,).
+        steps_per_epoch: n.
+        planned_epochs: Epochs that the budget allowed.
+        chance_loss: L0; the loss of the best constant answer.
+    """
+
+    step_loss: FloatArray
+    grad_norm: FloatArray
+    train_loss: FloatArray
+    validation_loss: FloatArray
+    learning_rate: FloatArray
+    seconds: FloatArray
+    steps_per_epoch: int
+    planned_epochs: int
+    chance_loss: float
+    metrics: dict[str, FloatArray] = field(default_factory=dict)
+
+    @property
+    def num_epochs(self) -> int:
+        """Epochs that were finished."""
+        return len(self.train_loss)
+
+
+@dataclass(frozen=True)
+class StabilityScore:
+    """The stability of one trace, and its parts in nats of relative loss (see `tuner.stability.score`).
+
+    A part that could not be judged is None and counts as nothing; `not_assessed` says why.
+
+    Attributes:
+        stability: S, in [-1, 1]: exp(-instability) for a run that learned, less for one that did not.
+        instability: I, in [0, 5].
+        drawdown: U, depth times time of the training loss above its running best.
+        unrecovered: R, rise of the training loss that was still there at the end.
+        validation_drawdown: V.
+        validation_unrecovered: E.
+        gap_growth: G, growth of (validation - training loss) / chance loss since the best validation epoch.
+    """
+
+    stability: float
+    instability: float
+    drawdown: float | None
+    unrecovered: float | None
+    validation_drawdown: float | None
+    validation_unrecovered: float | None
+    gap_growth: float | None
+    not_assessed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class SeedRun:
+    """One training of one configuration; `trace.npz` lies beside it.
+
+    Attributes:
+        objective: J, minimised; finite for every outcome.
+        error: 1 - metric at the end (smoothed over the last epochs), or the validation loss for regression.
+        metrics: Validation loss and metrics of the last epoch.
+        message: Why it failed, else empty.
+    """
+
+    trial: int
+    seed_index: int
+    seed: int
+    outcome: Outcome
+    objective: float
+    error: float | None
+    score: StabilityScore
+    metrics: dict[str, float]
+    epochs: int
+    steps_per_epoch: int
+    num_parameters: int
+    seconds: float
+    message: str = ""
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One configuration as the study knows it, with its seed runs; derived when read, never stored.
+
+    Attributes:
+        hyperparameters: Active values by name.
+        objective: J over the seed runs; None while it is unfinished.
+        epoch_losses: Validation loss reported so far, epoch by epoch (for progress).
+        started, finished: Unix time in seconds, or None.
+    """
+
+    number: int
+    outcome: Outcome
+    hyperparameters: dict[str, HyperparameterValue]
+    objective: float | None = None
+    seed_runs: tuple[SeedRun, ...] = ()
+    epoch_losses: tuple[float, ...] = ()
+    started: float | None = None
+    finished: float | None = None
+    message: str = ""
+
+    @property
+    def stability(self) -> float | None:
+        """S of the worst seed run, or None while there is none."""
+        return min((run.score.stability for run in self.seed_runs), default=None)

@@ -1,0 +1,257 @@
+"""The run folder: every path in it is built here, and every write is atomic.
+
+    runs/<name>/
+        config.yaml         what was asked for, resolved
+        environment.json    versions, hardware, command
+        study.db            the Optuna study
+        data/               dataset.json, split and arrays, one folder per distinct fitted pipeline
+        trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only)
+        logs/               one log file per worker
+        report.html
+
+A file is written under a temporary name in the same folder, flushed to the disk, then renamed: a reader
+(and a process that was killed half-way) sees the old file or the new one, never a part of one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import filelock
+import numpy as np
+import pydantic
+
+from tuner.config import SearchConfig, dump_config, load_resolved
+from tuner.errors import EnvironmentFault, RunError
+from tuner.records import DatasetRecord, SeedRun, Trace
+
+__all__ = ["RunFolder", "atomic_open", "read_json", "write_json", "write_text"]
+
+Record = TypeVar("Record")
+
+_ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn "disk full" and "permission denied" into an `EnvironmentFault` that names the path."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _ENVIRONMENT_ERRNOS and not isinstance(error, FileExistsError | NotADirectoryError):
+            raise
+        reason = error.strerror or str(error)
+        raise EnvironmentFault(
+            f"Cannot write {str(path)!r}: {reason}. Everything written so far is intact. "
+            "Free some space or choose a folder you may write to, then run the same command again."
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a temporary file that becomes `path` when the block ends without an error.
+
+    Args:
+        path: Where the file appears; its folder is made if need be.
+        mode: `w` for UTF-8 text or `wb` for bytes.
+
+    Raises:
+        EnvironmentFault: The disk is full or the folder may not be written.
+    """
+    with storage_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        try:
+            with open(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
+                yield stream
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_open(path) as stream:
+        stream.write(text)
+
+
+def write_json(path: Path, record: object) -> None:
+    """Write a record (or plain values) as JSON, atomically. Infinity and NaN become strings."""
+    adapter = pydantic.TypeAdapter(type(record), config={"ser_json_inf_nan": "strings"})
+    write_text(path, adapter.dump_json(record, indent=2).decode() + "\n")
+
+
+def read_json(path: Path, record_type: type[Record]) -> Record:
+    """Read a record that `write_json` wrote.
+
+    Raises:
+        RunError: The file is missing, truncated or does not hold such a record.
+    """
+    try:
+        return pydantic.TypeAdapter(record_type).validate_json(path.read_bytes())
+    except FileNotFoundError as error:
+        raise RunError(f"{str(path)!r} is missing. Run the same search again to go on, or start a new --run.") from error
+    except (pydantic.ValidationError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{str(path)!r} does not hold a valid {record_type.__name__}: it was cut short or edited. "
+            "Delete that file, then run the same command again."
+        ) from error
+
+
+class RunFolder:
+    """One run folder.
+
+    Args:
+        root: Its path; `create` makes it, `open` checks that it is one.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config_file = root / "config.yaml"
+        self.environment_file = root / "environment.json"
+        self.study_file = root / "study.db"
+        self.data_dir = root / "data"
+        self.dataset_file = self.data_dir / "dataset.json"
+        self.trials_dir = root / "trials"
+        self.logs_dir = root / "logs"
+        self.report_file = root / "report.html"
+        self.space_file = root / "space.py"
+
+    @classmethod
+    def create(cls, root: Path, config: SearchConfig) -> RunFolder:
+        """Make the folder and store the configuration in it."""
+        folder = cls(root)
+        with storage_errors(root):
+            folder.trials_dir.mkdir(parents=True, exist_ok=True)
+            folder.logs_dir.mkdir(exist_ok=True)
+        folder.save_config(config)
+        return folder
+
+    @classmethod
+    def open(cls, root: Path) -> RunFolder:
+        """Open an existing run folder.
+
+        Raises:
+            RunError: There is no run at that path.
+        """
+        folder = cls(root)
+        if not folder.config_file.is_file():
+            known = sorted(str(file.parent) for file in root.parent.glob("*/config.yaml")) if root.parent.is_dir() else []
+            hint = f"Runs beside it: {', '.join(known[-5:])}." if known else "Start one with: python -m tuner search DATA"
+            raise RunError(f"{str(root)!r} is not a run folder (it has no config.yaml). {hint}")
+        return folder
+
+    def save_config(self, config: SearchConfig) -> None:
+        """Store the resolved configuration."""
+        write_text(self.config_file, dump_config(config))
+
+    def load_config(self) -> SearchConfig:
+        """Read the resolved configuration back."""
+        return load_resolved(self.config_file)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the folder for the one process that supervises it.
+
+        Raises:
+            RunError: Another process holds it.
+        """
+        lock = filelock.FileLock(str(self.root / ".lock"))
+        try:
+            with storage_errors(self.root):
+                lock.acquire(timeout=0)
+        except filelock.Timeout as error:
+            raise RunError(
+                f"Another search is working on {str(self.root)!r}. Wait for it (python -m tuner status {self.root}), "
+                "stop it with Ctrl-C, or use another --run."
+            ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def save_dataset(self, record: DatasetRecord) -> None:
+        """Store what the run knows of its data."""
+        write_json(self.dataset_file, record)
+
+    def load_dataset(self) -> DatasetRecord:
+        """Read what the run knows of its data."""
+        return read_json(self.dataset_file, DatasetRecord)
+
+    def load_environment(self) -> dict[str, str]:
+        """Versions, hardware and command of the last start; empty before the first worker started."""
+        return read_json(self.environment_file, dict[str, str]) if self.environment_file.is_file() else {}
+
+    def seed_run_dir(self, trial: int, seed_index: int) -> Path:
+        """Folder of one seed run."""
+        return self.trials_dir / f"{trial:04d}" / f"seed_{seed_index}"
+
+    def model_file(self, trial: int, seed_index: int) -> Path:
+        """The trained model of a seed run; only the best few are kept."""
+        return self.seed_run_dir(trial, seed_index) / "model.keras"
+
+    def save_seed_run(self, run: SeedRun, trace: Trace) -> None:
+        """Write trace and record of a finished seed run, the record last: where it exists, all is there."""
+        folder = self.seed_run_dir(run.trial, run.seed_index)
+        write_trace(folder / "trace.npz", trace)
+        write_json(folder / "record.json", run)
+
+    def load_seed_runs(self, trial: int) -> tuple[SeedRun, ...]:
+        """All finished seed runs of a trial, in the order of their index."""
+        files = sorted((self.trials_dir / f"{trial:04d}").glob("seed_*/record.json"))
+        return tuple(sorted((read_json(file, SeedRun) for file in files), key=lambda run: run.seed_index))
+
+    def load_trace(self, trial: int, seed_index: int) -> Trace:
+        """The trace of one finished seed run."""
+        return read_trace(self.seed_run_dir(trial, seed_index) / "trace.npz")
+
+    def keep_models(self, keep: set[tuple[int, int]]) -> None:
+        """Remove the stored models of all seed runs but these (trial, seed index)."""
+        for file in self.trials_dir.glob("*/seed_*/model.keras"):
+            if (int(file.parts[-3]), int(file.parts[-2].removeprefix("seed_"))) not in keep:
+                file.unlink(missing_ok=True)
+
+    def clear_trial(self, trial: int) -> None:
+        """Remove what an interrupted trial left behind, before it runs again."""
+        shutil.rmtree(self.trials_dir / f"{trial:04d}", ignore_errors=True)
+
+
+def write_trace(path: Path, trace: Trace) -> None:
+    """Write a trace as a compressed NumPy archive, atomically."""
+    arrays: dict[str, Any] = {
+        name: getattr(trace, name) for name in _TRACE_ARRAYS + _TRACE_NUMBERS if getattr(trace, name) is not None
+    }
+    arrays |= {f"metric/{name}": values for name, values in trace.metrics.items()}
+    with atomic_open(path, "wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def read_trace(path: Path) -> Trace:
+    """Read a trace that `write_trace` wrote.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            fields: dict[str, Any] = {name: archive[name] for name in _TRACE_ARRAYS}
+            fields |= {name: archive[name].item() for name in _TRACE_NUMBERS}
+            metrics = {name.removeprefix("metric/"): archive[name] for name in archive.files if name.startswith("metric/")}
+            return Trace(**fields, metrics=metrics)
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
+
+
+_TRACE_ARRAYS = ("step_loss", "grad_norm", "train_loss", "validation_loss", "learning_rate", "seconds")
+_TRACE_NUMBERS = ("steps_per_epoch", "planned_epochs", "chance_loss")
