@@ -17,7 +17,7 @@ import ruamel.yaml
 
 from tuner.errors import ConfigError, did_you_mean
 
-__all__ = ["SearchConfig", "dump_config", "load_file", "load_resolved", "resolve"]
+__all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "load_file", "load_resolved", "resolve"]
 
 # Options that may change when a run goes on: budgets, and where the same data now lies. Everything else decides the numbers.
 RESUMABLE_KEYS = ("data", "trials", "time_limit", "force")

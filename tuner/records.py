@@ -14,14 +14,19 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "FINISHED_OUTCOMES",
     "DataSpec",
     "DatasetRecord",
-    "FINISHED_OUTCOMES",
     "Finding",
+    "FloatArray",
+    "Form",
+    "HyperparameterValue",
+    "Kind",
     "Outcome",
     "Remedy",
     "SeedRun",
     "StabilityScore",
+    "Task",
     "Trace",
     "TrialRecord",
 ]

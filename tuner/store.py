@@ -33,7 +33,7 @@ from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
 from tuner.records import DatasetRecord, SeedRun, Trace
 
-__all__ = ["RunFolder", "atomic_open", "read_json", "write_json", "write_text"]
+__all__ = ["RunFolder", "atomic_open", "read_json", "storage_errors", "write_json", "write_text"]
 
 Record = TypeVar("Record")
 
