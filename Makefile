@@ -46,7 +46,7 @@ format: $(INSTALLED_TEST)
 clean:
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .hypothesis .import_linter_cache \
 		.mypy_cache .pytest_cache .ruff_cache
-	find reports search_spaces tuner tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find . -path ./runs -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # $(call python_is,CONDITION): not empty if the interpreter meets the condition on v, its version.
 python_is = $(shell "$(PYTHON)" -c "import sys; v = sys.version_info; print('yes' if $(1) else '')" 2>/dev/null)
