@@ -50,9 +50,11 @@ def imported_names(tree: ast.Module) -> list[str]:
 def exported_names(tree: ast.Module) -> list[str] | None:
     """The strings in `__all__`, or None if the module has none."""
     for node in tree.body:
-        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "__all__" for t in node.targets):
-            names: list[str] = ast.literal_eval(node.value)
-            return names
+        match node:
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
+                return list(ast.literal_eval(value))
+            case ast.AnnAssign(target=ast.Name(id="__all__"), value=ast.expr() as value):
+                return list(ast.literal_eval(value))
     return None
 
 
