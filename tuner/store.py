@@ -88,7 +88,7 @@ def write_text(path: Path, text: str) -> None:
 
 def write_json(path: Path, record: object) -> None:
     """Write a record (or plain values) as JSON, atomically. Infinity and NaN become strings."""
-    adapter = pydantic.TypeAdapter(type(record), config={"ser_json_inf_nan": "strings"})
+    adapter = pydantic.TypeAdapter(Any, config={"ser_json_inf_nan": "strings"})
     write_text(path, adapter.dump_json(record, indent=2).decode() + "\n")
 
 
