@@ -1,0 +1,245 @@
+"""Reader of NumPy archives: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` as Keras ships them.
+
+Whole numbers in `y` are class codes, one-hot rows too; `class_names` names them. Without `--kind` the shape of `x`
+decides, first rule that fits:
+
+- (n, height, width, channels): images.
+- (n, steps): series of one channel.
+- (n, a, b) in uint8, or with both sides at least `MIN_IMAGE_SIDE_PX` and at most `MAX_IMAGE_ASPECT` apart:
+  grey images.
+- (n, steps, channels): any other; series.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.data import labels
+from tuner.data.dataset import Dataset
+from tuner.errors import DataError, did_you_mean
+from tuner.records import DataSpec, Kind
+
+__all__ = ["read", "read_features"]
+
+# A 3-D array of other numbers than uint8 is taken for grey images from this side on, unless it is longer than wide
+# by this factor. Source: convention; scikit-learn's digits have 8 px, sensor series rarely as many channels as steps.
+MIN_IMAGE_SIDE_PX = 8
+MAX_IMAGE_ASPECT = 2.0
+
+_PAIRS = (("x", "y"), ("x_train", "y_train"), ("x_test", "y_test"))
+_EXPECTED = "x and y, or x_train, y_train, x_test and y_test"
+
+Array = npt.NDArray[Any]
+
+
+def read(path: Path, *, kind: str, task: str) -> Dataset:
+    """Read samples and targets.
+
+    Args:
+        path: A .npz file.
+        kind: `auto`, `image` or `series`.
+        task: `auto`, `classification` or `regression`.
+
+    Raises:
+        DataError: The keys, shapes or values are not usable.
+    """
+    archive = _load(path)
+    parts = _pairs(archive, path)
+    _check_pairs(parts, path)
+    notes = [f"Ignored in {path.name!r}: {', '.join(sorted(extra))}."] if (extra := _extra(archive)) else []
+    x = np.concatenate([samples for _, samples, _ in parts]) if len(parts) > 1 else parts[0][1]
+    y = np.concatenate([targets for _, _, targets in parts]) if len(parts) > 1 else parts[0][2]
+    num_learn = len(parts[0][1])
+    row_names = [f"{name}[{row}]" for name, samples, _ in parts for row in range(len(samples))]
+
+    missing = labels.is_missing(y)
+    if missing.any():
+        notes.append(f"{missing.sum():,} of {len(y):,} samples have no target and were left out.")
+        num_learn -= int(missing[:num_learn].sum())
+        x, y = x[~missing], y[~missing]
+        row_names = [name for name, is_gone in zip(row_names, missing.tolist(), strict=True) if not is_gone]
+    class_names = tuple(str(name) for name in archive["class_names"].ravel()) if "class_names" in archive else ()
+    encoded = labels.encode(
+        y, task=task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=class_names
+    )
+    x, found_kind, kind_notes = _samples(x, kind=kind, path=path)
+    spec = DataSpec("npz", found_kind, encoded.task, tuple(x.shape[1:]), encoded.class_names)
+    return Dataset(
+        name=path.stem,
+        spec=spec,
+        x=x,
+        y=encoded.y,
+        row_names=tuple(row_names),
+        test_rows=np.arange(num_learn, len(x)) if len(parts) > 1 else None,
+        notes=(*notes, *kind_notes, *encoded.notes),
+    )
+
+
+def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
+    """Read samples to predict: `x`, or `x_test`, or the only array of the file.
+
+    Args:
+        path: A .npz file.
+        spec: How the training data was read.
+
+    Raises:
+        DataError: There is no such array, or its samples have another shape.
+    """
+    archive = _load(path)
+    usual: list[str] = [name for name in ("x", "x_test") if name in archive]
+    candidates = usual or list(archive)
+    if len(candidates) != 1 and not usual:
+        raise DataError(f"{path.name!r} has the keys {_keys(archive)}; to predict, it needs an array named x.")
+    key = candidates[0]
+    x = _numeric(archive[key], key, path)
+    if spec.kind == "image" and len(spec.input_shape) == 3 and spec.input_shape[-1] == 1 and x.ndim == 3:
+        x = x[..., np.newaxis]
+    if x.ndim != len(spec.input_shape) + 1 or x.shape[1:] != spec.input_shape or len(x) == 0:
+        raise DataError(
+            f"{key} of {path.name!r} has shape {x.shape}; (samples, {', '.join(map(str, spec.input_shape))}) was "
+            "expected, as in training. Bring the samples to that shape."
+        )
+    return _compact(x), tuple(f"{key}[{row}]" for row in range(len(x)))
+
+
+def _load(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise DataError(
+                    f"{path.name!r} holds a single array, not an archive. Save it with np.savez(x=..., y=...)."
+                )
+            return {name: archive[name] for name in archive.files}
+    except (OSError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(
+            f"{path.name!r} cannot be read as a NumPy archive: {error}. It may be cut short: copy it again, or write "
+            "it with np.savez_compressed(file, x=..., y=...)."
+        ) from error
+    except ValueError as error:
+        raise DataError(
+            f"{path.name!r} cannot be read: {error}. Plain arrays of numbers (or text for the targets) are expected; "
+            "arrays of Python objects could run code and are refused. Save them with a numeric dtype."
+        ) from error
+
+
+def _keys(archive: dict[str, Array]) -> str:
+    return ", ".join(sorted(archive)) or "none"
+
+
+def _extra(archive: dict[str, Array]) -> set[str]:
+    used = {name for pair in (_PAIRS[:1] if "x" in archive else _PAIRS[1:]) for name in pair}
+    return set(archive) - used - {"class_names"}
+
+
+def _pairs(archive: dict[str, Array], path: Path) -> list[tuple[str, Array, Array]]:
+    """The (name, samples, targets) of the file: one pair, or the training pair and the test pair."""
+    wanted = _PAIRS[:1] if "x" in archive or "y" in archive else _PAIRS[1:]
+    if "x_test" not in archive and "y_test" not in archive:
+        wanted = wanted[:1]
+    missing = [name for pair in wanted for name in pair if name not in archive]
+    if missing:
+        hints = "".join(did_you_mean(name, set(archive) - {"class_names"}) for name in missing[:1])
+        raise DataError(
+            f"{path.name!r} has no {' and no '.join(map(repr, missing))}. Its keys: {_keys(archive)}; expected: "
+            f"{_EXPECTED}.{hints} Write it with np.savez_compressed(file, x=..., y=...)."
+        )
+    return [(x, archive[x], _targets(archive[y], y, path)) for x, y in wanted]
+
+
+def _targets(y: Array, name: str, path: Path) -> Array:
+    """One target a sample: columns of one are flattened, one-hot rows become codes."""
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim == 2 and y.dtype.kind in "biuf":
+        is_one_hot = bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1))
+        if is_one_hot:
+            return np.asarray(y.argmax(axis=1))
+    if y.ndim != 1 or y.dtype.kind not in "biufUS":
+        raise DataError(
+            f"{name} of {path.name!r} has shape {y.shape} and type {y.dtype}; one class or number a sample, shape "
+            "(samples,), or one-hot rows were expected. Several targets at once are not supported."
+        )
+    return y
+
+
+def _check_pairs(parts: list[tuple[str, Array, Array]], path: Path) -> None:
+    problems = [
+        f"{name} has {len(x) if x.ndim else 0:,} samples, {name.replace('x', 'y', 1)} has {len(y):,}"
+        for name, x, y in parts
+        if x.ndim == 0 or len(x) != len(y)
+    ]
+    if problems:
+        raise DataError(
+            f"{path.name!r}: {'; '.join(problems)}. Every sample needs one target: save pairs of equal length."
+        )
+    if len(parts[0][1]) == 0:
+        raise DataError(f"{path.name!r}: {parts[0][0]} is empty. Save at least a few samples of each class.")
+    if len(parts) > 1 and parts[0][1].shape[1:] != parts[1][1].shape[1:]:
+        raise DataError(
+            f"{path.name!r}: samples of x_train have shape {parts[0][1].shape[1:]}, those of x_test "
+            f"{parts[1][1].shape[1:]}. Bring both to the same shape."
+        )
+
+
+def _samples(x: Array, *, kind: str, path: Path) -> tuple[Array, Kind, list[str]]:
+    """Samples in their final shape and type, their kind, and what was decided."""
+    x = _numeric(x, "x", path)
+    if x.ndim not in (2, 3, 4) or 0 in x.shape:
+        raise DataError(
+            f"The samples of {path.name!r} have shape {x.shape[1:]}; images (height, width[, channels]) or series "
+            "(steps[, channels]) were expected. Reshape x."
+        )
+    found = _kind(x) if kind == "auto" else kind
+    if found == "image" and x.ndim == 2:
+        raise DataError(
+            f"The samples of {path.name!r} have shape {x.shape[1:]}, which is no image. Reshape x to (samples, height, "
+            "width[, channels]), or use --kind series."
+        )
+    if found == "series" and x.ndim == 4:
+        raise DataError(
+            f"The samples of {path.name!r} have shape {x.shape[1:]}, which is no series. Reshape x to (samples, "
+            "steps[, channels]), or use --kind image."
+        )
+    if found == "image" and x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] > 4:
+        raise DataError(
+            f"The samples of {path.name!r} have shape {x.shape[1:]}: their channels seem to stand first, but (height, "
+            "width, channels) is expected. Save np.moveaxis(x, 1, -1)."
+        )
+    notes = []
+    if kind == "auto" and x.ndim == 3:
+        shown = "x".join(map(str, x.shape[1:]))
+        meaning = "a grey image" if found == "image" else "a series of steps x channels"
+        notes.append(f"Each {shown} sample was taken for {meaning} (--kind changes it).")
+    if found == "image" and x.ndim == 3:
+        x = x[..., np.newaxis]
+    return _compact(x), "image" if found == "image" else "series", notes
+
+
+def _kind(x: Array) -> str:
+    if x.ndim != 3:
+        return "image" if x.ndim == 4 else "series"
+    short, long = sorted(x.shape[1:])
+    is_picture = short >= MIN_IMAGE_SIDE_PX and long <= MAX_IMAGE_ASPECT * short
+    return "image" if x.dtype == np.uint8 or is_picture else "series"
+
+
+def _numeric(x: Array, name: str, path: Path) -> Array:
+    if x.dtype.kind not in "biuf":
+        raise DataError(f"{name} of {path.name!r} has type {x.dtype}; numbers were expected. Convert it before saving.")
+    if x.dtype.kind == "f" and not np.isfinite(x).any():
+        raise DataError(f"{name} of {path.name!r} has no finite value at all. Check how it was written.")
+    return x
+
+
+def _compact(x: Array) -> Array:
+    """uint8 stays; everything else becomes float32, and float64 keeps its precision in tables of one channel."""
+    if x.dtype == np.uint8 or x.dtype == np.float32:
+        return x
+    if x.dtype == bool:
+        return x.astype(np.uint8)
+    return x.astype(np.float64 if x.ndim == 2 else np.float32)

@@ -1,0 +1,147 @@
+"""The door to all data: looks at what it was given and hands it to the right reader."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.data import arrays, images, split, tables
+from tuner.data.dataset import Dataset
+from tuner.errors import DataError, did_you_mean
+from tuner.records import DataSpec
+
+__all__ = ["Dataset", "load", "load_features"]
+
+_KNOWN = "a folder with one sub-folder of images per class, or a .npz, .csv, .tsv or .parquet file"
+
+
+def load(
+    source: str | None,
+    *,
+    kind: str = "auto",
+    target: str | None = None,
+    task: str = "auto",
+    image_size: int | None = None,
+) -> Dataset:
+    """Read data to learn from.
+
+    Args:
+        source: Path of a folder or file; None for scikit-learn's handwritten digits.
+        kind: `auto`, `image` or `series`; what does not fit the data is refused.
+        target: Target column of a table; None to guess.
+        task: `auto`, `classification` or `regression`.
+        image_size: Longest side in pixels to which a folder of images is resized; None for its usual size.
+
+    Raises:
+        DataError: The data cannot be read, or cannot be learned from, as it is.
+    """
+    path = _existing(source) if source is not None else Path("digits")
+    form = _form(path) if source is not None else "digits"
+    _refuse_options(path, form, kind=kind, target=target, task=task, image_size=image_size)
+    if form == "digits":
+        dataset = _digits()
+    elif form == "image_folder":
+        dataset = images.read(path, image_size=image_size)
+    elif form == "npz":
+        dataset = arrays.read(path, kind=kind, task=task)
+    else:
+        dataset = tables.read(path, target=target, task=task)
+    spec = dataset.spec
+    split.check_sizes(dataset.y, task=spec.task, test_rows=dataset.test_rows, class_names=spec.class_names)
+    return dataset
+
+
+def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+    """Read samples to predict, in the shape that the model was trained on; targets are ignored.
+
+    Args:
+        source: Path of a table or .npz file, an image, or a folder of images.
+        spec: How the training data was read.
+
+    Returns:
+        The samples, and the file name or row number of each.
+
+    Raises:
+        DataError: The data cannot be read, or does not fit the model.
+    """
+    path = _existing(source)
+    if path.is_dir() or path.suffix.lower() in images.IMAGE_SUFFIXES:
+        if spec.kind != "image" or spec.form == "digits":
+            raise DataError(
+                f"{source!r} holds images, but the model was trained on "
+                f"{'8x8 scans with values 0 to 16' if spec.form == 'digits' else 'series'}. Give a "
+                f"{'.npz' if spec.form != 'table' else '.csv, .tsv or .parquet'} file."
+            )
+        return images.read_features(path, spec)
+    if path.suffix.lower() == ".npz":
+        return arrays.read_features(path, spec)
+    if path.suffix.lower() in tables.TABLE_SUFFIXES:
+        if len(spec.input_shape) != 1:
+            shape = "x".join(map(str, spec.input_shape))
+            raise DataError(f"{source!r} is a table, but the model was trained on {shape} samples. Give a .npz file.")
+        return tables.read_features(path, spec)
+    raise DataError(_unknown_type(path))
+
+
+def _existing(source: str) -> Path:
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    parent = path.parent
+    if not parent.is_dir():
+        raise DataError(f"{source!r} does not exist, nor does its folder {str(parent)!r}. Check the path.")
+    neighbours = sorted(entry.name for entry in parent.iterdir() if not entry.name.startswith("."))
+    hint = did_you_mean(path.name, neighbours) or f" In {str(parent)!r}: {', '.join(neighbours[:10]) or 'nothing'}."
+    raise DataError(f"{source!r} does not exist.{hint} Give {_KNOWN}.")
+
+
+def _form(path: Path) -> str:
+    if path.is_dir():
+        return "image_folder"
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
+        return "npz"
+    if suffix in tables.TABLE_SUFFIXES:
+        return "table"
+    raise DataError(_unknown_type(path))
+
+
+def _unknown_type(path: Path) -> str:
+    shown = f"type {path.suffix!r}" if path.suffix else "no suffix"
+    return f"{path.name!r} has {shown}, which cannot be read. Expected: {_KNOWN}."
+
+
+def _refuse_options(path: Path, form: str, *, kind: str, target: str | None, task: str, image_size: int | None) -> None:
+    """Options that mean nothing for these data are mistakes; all are named at once."""
+    problems = []
+    if kind not in ("auto", "image", "series"):
+        problems.append(f"--kind {kind} is none of auto, image, series")
+    if form == "table" and kind == "image":
+        problems.append("--kind image does not fit a table: remove it, or put the images into folders or a .npz file")
+    if form in ("image_folder", "digits") and kind == "series":
+        problems.append("--kind series does not fit images: remove it")
+    if form in ("image_folder", "digits") and task == "regression":
+        problems.append("--task regression does not fit classes: put the images and values into a .npz file")
+    if form != "table" and target is not None:
+        problems.append(f"--target {target} is for tables: remove it")
+    if form != "image_folder" and image_size is not None:
+        problems.append(f"--image-size {image_size} is for folders of images: remove it")
+    if problems:
+        raise DataError(f"{str(path)!r}: {'; '.join(problems)}.")
+
+
+def _digits() -> Dataset:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    return Dataset(
+        name="digits",
+        spec=DataSpec("digits", "image", "classification", (8, 8, 1), tuple(map(str, range(10)))),
+        x=digits.images.astype(np.uint8)[..., np.newaxis],
+        y=digits.target.astype(np.int64),
+        row_names=tuple(map(str, range(len(digits.target)))),
+        notes=("No data given: scikit-learn's 1,797 real handwritten digits of 8x8 pixels.",),
+    )
