@@ -28,12 +28,13 @@ from typing import IO, Any, TypeVar
 import filelock
 import numpy as np
 import pydantic
+import pydantic_core
 
 from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
 from tuner.records import DatasetRecord, SeedRun, Trace
 
-__all__ = ["RunFolder", "atomic_open", "read_json", "storage_errors", "write_json", "write_text"]
+__all__ = ["RunFolder", "atomic_open", "atomic_path", "read_json", "storage_errors", "write_json", "write_text"]
 
 Record = TypeVar("Record")
 
@@ -56,28 +57,44 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Open a temporary file that becomes `path` when the block ends without an error.
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary file name that becomes `path` when the block, which writes it, ends without an error.
 
     Args:
-        path: Where the file appears; its folder is made if need be.
-        mode: `w` for UTF-8 text or `wb` for bytes.
+        path: Where the file appears; its folder is made if need be. The temporary name has the same suffix.
 
     Raises:
         EnvironmentFault: The disk is full or the folder may not be written.
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
+        os.close(handle)
+        temporary = Path(name)
         try:
-            with open(handle, mode, encoding=None if "b" in mode else "utf-8") as stream:
-                yield stream
-                stream.flush()
+            yield temporary
+            with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
             os.replace(temporary, path)
         except BaseException:
-            Path(temporary).unlink(missing_ok=True)
+            temporary.unlink(missing_ok=True)
             raise
+
+
+@contextlib.contextmanager
+def atomic_open(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Open a file that appears at `path`, complete, when the block ends without an error.
+
+    Args:
+        path: Where the file appears.
+        mode: `w` for UTF-8 text or `wb` for bytes.
+
+    Raises:
+        EnvironmentFault: The disk is full or the folder may not be written.
+    """
+    with atomic_path(path) as temporary, open(temporary, mode, encoding=None if "b" in mode else "utf-8") as stream:
+        yield stream
+        stream.flush()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -109,7 +109,8 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
 
 def _load(path: Path) -> dict[str, Array]:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream:
+            archive = np.load(stream, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise DataError(
                     f"{path.name!r} holds a single array, not an archive. Save it with np.savez(x=..., y=...)."

@@ -8,6 +8,7 @@ the first column with one of the names in `TARGET_NAMES`, else the last column.
 from __future__ import annotations
 
 import csv
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -145,10 +146,10 @@ def _read_text(path: Path, notes: list[str]) -> pd.DataFrame:
     import pandas as pd
 
     with path.open(encoding="utf-8-sig", newline="") as stream:
-        first_line = next((line for line in stream if line.strip()), "")
-    if not first_line:
+        lines = list(itertools.islice((line for line in stream if line.strip()), 2))
+    if not lines:
         raise DataError(f"{path.name!r} is empty. Expected: a header line, then one sample a row.")
-    separator, fields = _separator(first_line)
+    separator, fields = _separator(lines[0])
     has_header = not all(_is_number(field) for field in fields)
     frame = pd.read_csv(
         path,
@@ -162,7 +163,7 @@ def _read_text(path: Path, notes: list[str]) -> pd.DataFrame:
     if not has_header:
         frame.columns = [f"c{column}" for column in range(len(frame.columns))]
         notes.append(f"{path.name!r} has no header; its columns are called c0 to c{len(frame.columns) - 1}.")
-    elif not isinstance(frame.index, pd.RangeIndex):
+    elif len(next(csv.reader(lines[1:], delimiter=separator), fields)) == len(fields) + 1:
         notes.append("Rows have one field more than the header; the first was taken for a row number and ignored.")
     return frame
 

@@ -1,0 +1,150 @@
+"""The layout of an exported bundle, its manifest, and the check that nothing in it was changed. No Keras in here.
+
+    config.yaml         hyperparameters, epochs, data and pipeline settings, seeds, measured figures, versions
+    model.keras         the trained model, plain Keras layers
+    pipeline.skops      the fitted scikit-learn pipeline (target_scaler.skops beside it for regression)
+    preprocessing.py    the transformers that scikit-learn does not have
+    train.py            stand-alone script that trains the configuration again
+    requirements.txt    what train.py needs
+    README.md           model card
+    space.py            the user's search space, if it was one
+    manifest.json       sha256 of each file
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import ruamel.yaml
+
+from tuner.errors import BundleError
+from tuner.records import DataSpec, HyperparameterValue
+from tuner.store import write_text
+
+__all__ = ["Bundle", "BundleConfig", "check_bundle", "read_config", "write_config", "write_manifest"]
+
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class BundleConfig:
+    """Everything needed to train the configuration again, and what was measured.
+
+    Attributes:
+        run, trial: Where it comes from.
+        source: Path of the data as the user gave it; None for scikit-learn's digits.
+        space: Name of the search space, or FILE.py:OBJECT inside the bundle.
+        hyperparameters: Of preprocessing and model.
+        seed: Of initial weights and order, of the exported weights.
+        split_seed: Of the split, the search seed.
+        validation, test: Metrics by name.
+        stability: S of the exported training.
+        confirmed: Whether it was trained on fresh seeds and held.
+    """
+
+    run: str
+    trial: int
+    source: str | None
+    fingerprint: str
+    data: DataSpec
+    space: str
+    hyperparameters: dict[str, HyperparameterValue]
+    epochs: int
+    seed: int
+    split_seed: int
+    metric: str
+    stability_weight: float
+    validation: dict[str, float]
+    test: dict[str, float]
+    stability: float
+    confirmed: bool = False
+    versions: dict[str, str] = field(default_factory=dict)
+    schema_version: int = 1
+
+
+class Bundle:
+    """Paths inside a bundle."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.config_file = root / "config.yaml"
+        self.model_file = root / "model.keras"
+        self.pipeline_file = root / "pipeline.skops"
+        self.target_scaler_file = root / "target_scaler.skops"
+        self.preprocessing_file = root / "preprocessing.py"
+        self.train_file = root / "train.py"
+        self.requirements_file = root / "requirements.txt"
+        self.card_file = root / "README.md"
+        self.space_file = root / "space.py"
+        self.manifest_file = root / MANIFEST
+
+
+def write_config(file: Path, config: BundleConfig) -> None:
+    """Write the configuration as YAML."""
+    stream = io.StringIO()
+    yaml = ruamel.yaml.YAML()
+    yaml.default_flow_style = False
+    yaml.dump(pydantic.TypeAdapter(BundleConfig).dump_python(config, mode="json"), stream)
+    write_text(file, "# Made by `python -m tuner export`. Train it again with: python -m tuner train config.yaml DATA\n" + stream.getvalue())
+
+
+def read_config(file: Path) -> BundleConfig:
+    """Read the configuration of a bundle.
+
+    Args:
+        file: `config.yaml`, or the folder of the bundle.
+
+    Raises:
+        BundleError: It is missing or not such a file.
+    """
+    file = file / "config.yaml" if file.is_dir() else file
+    try:
+        content: Any = ruamel.yaml.YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
+        return pydantic.TypeAdapter(BundleConfig).validate_python(content)
+    except OSError as error:
+        raise BundleError(f"{str(file)!r} cannot be read: {error.strerror}. Give a bundle made by `python -m tuner export`, or its config.yaml.") from error
+    except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
+        raise BundleError(f"{str(file)!r} is not valid YAML: {error}. Export the bundle again.") from error
+    except pydantic.ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}" for detail in error.errors()[:5])
+        raise BundleError(f"{str(file)!r} is not the configuration of a bundle ({problems}). Export the bundle again.") from error
+
+
+def write_manifest(root: Path) -> None:
+    """Write the sums of all files; the last step of an export."""
+    sums = {file.relative_to(root).as_posix(): _sha256(file) for file in sorted(root.rglob("*")) if file.is_file() and file.name != MANIFEST}
+    write_text(root / MANIFEST, json.dumps({"schema_version": 1, "sha256": sums}, indent=2) + "\n")
+
+
+def check_bundle(root: Path) -> Bundle:
+    """Check that a bundle is complete and unchanged.
+
+    Raises:
+        BundleError: A file is missing, or does not match its sum.
+    """
+    if not (root / MANIFEST).is_file():
+        raise BundleError(f"{str(root)!r} is no bundle: it has no {MANIFEST}. Make one with: python -m tuner export RUN -o DIR")
+    try:
+        sums: dict[str, str] = pydantic.TypeAdapter(dict[str, str]).validate_python(
+            json.loads((root / MANIFEST).read_text(encoding="utf-8"))["sha256"]
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"{str(root / MANIFEST)!r} is damaged. Export the bundle again.") from error
+    missing = [name for name in sums if not (root / name).is_file()]
+    changed = [name for name in sums if name not in missing and _sha256(root / name) != sums[name]]
+    required = [name for name in ("config.yaml", "model.keras", "pipeline.skops") if name not in sums]
+    problems = [f"{name} is missing" for name in missing + required] + [f"{name} was changed" for name in changed]
+    if problems:
+        raise BundleError(f"Bundle {str(root)!r} cannot be trusted: {', '.join(problems)}. Export it again.")
+    return Bundle(root)
+
+
+def _sha256(file: Path) -> str:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,388 @@
+"""The command line. Every import of weight stands inside a command, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import signal
+import sys
+import time
+import types
+import typing
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+from click.core import ParameterSource
+
+from tuner import __version__
+from tuner.config import SearchConfig, resolve
+from tuner.errors import ConfigError, TunerError
+
+__all__ = ["cli", "main"]
+
+EXIT_DONE, EXIT_NOTHING_STABLE, EXIT_BUG, EXIT_SIGINT, EXIT_SIGTERM = 0, 1, 70, 130, 143
+ISSUES = "Please report it with the traceback, the command and the versions (python -m tuner --version; pip freeze)."
+
+# Options with another name, or a form that the type does not tell.
+_REPEATED = ("range", "fix")
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived."""
+
+
+def main() -> None:
+    """Run the command line and end the process with the exit code of the contract."""
+    signal.signal(signal.SIGTERM, _on_sigterm)
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (click.Abort, KeyboardInterrupt):
+        _say("Stopped. Everything finished so far is saved.")
+        code = EXIT_SIGINT
+    except Terminated:
+        _say("Terminated. Everything finished so far is saved.")
+        code = EXIT_SIGTERM
+    except TunerError as error:
+        _say(f"{type(error).__name__}: {error}")
+        code = error.exit_code
+    except Exception:
+        logging.getLogger(__name__).debug("unexpected error", exc_info=True)
+        import traceback
+
+        _say(f"{traceback.format_exc()}\nThis is a bug of tuner {__version__}. {ISSUES}")
+        code = EXIT_BUG
+    sys.exit(code if isinstance(code, int) else EXIT_DONE)
+
+
+def _on_sigterm(signum: int, frame: types.FrameType | None) -> NoReturn:
+    raise Terminated
+
+
+def _say(text: str) -> None:
+    click.echo(text, err=True)
+
+
+def _search_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """One option for each field of the configuration; its help is the field's description."""
+    for name, field in reversed(SearchConfig.model_fields.items()):
+        if name == "data":
+            command = click.argument("data", required=False)(command)
+            continue
+        command = _option(name, field)(command)
+    return click.option(
+        "--config", "config_file", type=click.Path(path_type=Path), help="YAML file with the same options as keys."
+    )(command)
+
+
+def _option(name: str, field: Any) -> Callable[..., Any]:
+    flag = f"--{name.replace('_', '-')}"
+    help_text = field.description
+    if name in _REPEATED:
+        return click.option(flag, name, multiple=True, metavar="NAME=VALUE", help=help_text)
+    if field.annotation is bool:
+        return click.option(flag, name, is_flag=True, help=help_text)
+    if name == "time_limit":
+        return click.option(flag, name, metavar="TIME", help=help_text)
+    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
+    kind: Any = click.Choice(choices) if choices else _scalar(field.annotation)
+    shown = field.default is not None and not (choices and field.default == "auto")
+    return click.option(flag, name, type=kind, default=field.default, show_default=shown, help=help_text)
+
+
+def _scalar(annotation: Any) -> type:
+    options = [option for option in typing.get_args(annotation) or (annotation,) if option is not type(None)]
+    return typing.cast(type, options[0])
+
+
+def _config(context: click.Context, options: dict[str, Any], file: Path | None) -> SearchConfig:
+    """Flag > file > default."""
+    given = {
+        name: value for name, value in options.items() if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    for name in _REPEATED:
+        if name in given:
+            given[name] = dict(_pair(f"--{name}", text) for text in given[name])
+    return resolve(given, file)
+
+
+def _pair(option: str, text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        example = "learning_rate=1e-4:1e-2" if option == "--range" else "optimizer=adam"
+        raise ConfigError(f"{option} {text!r} is not of the form NAME=VALUE. Write it like {option} {example}")
+    return name.strip(), value.strip()
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="tuner")
+def cli() -> None:
+    """Find a CNN configuration that trains without loss spikes, and say why others did not.
+
+    Start with: python -m tuner search DATA
+    """
+
+
+@cli.command()
+@_search_options
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run folder; the same again goes on where it stopped.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
+@click.option("--events", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line for each event to FILE.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only the result.")
+@click.pass_context
+def search(
+    context: click.Context,
+    config_file: Path | None,
+    run_dir: Path | None,
+    as_json: bool,
+    events: Path | None,
+    quiet: bool,
+    **options: Any,
+) -> None:
+    """Search hyperparameters for DATA; without DATA, scikit-learn's handwritten digits.
+
+    DATA is a folder with one sub-folder of images for each class, a .npz file, or a .csv, .tsv or .parquet table.
+    """
+    from tuner import progress
+    from tuner.search import setup
+
+    started = time.monotonic()
+    config = _config(context, options, config_file)
+    root, goes_on = (run_dir, (run_dir / "config.yaml").exists()) if run_dir else setup.choose_folder(config)
+    if not quiet:
+        _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
+    folder, dataset = setup.prepare(config, root)
+    if not quiet:
+        for line in progress.describe_data(dataset):
+            _say(f"  {line}")
+    trials, report = _run_search(config, folder, events=events, quiet=quiet)
+    for line in progress.summary_lines(trials, report=report, root=root):
+        _say(line)
+    if as_json:
+        click.echo(json.dumps(progress.result(trials, root=root, seconds=time.monotonic() - started)))
+    context.exit(_verdict(trials))
+
+
+def _run_search(config: SearchConfig, folder: Any, *, events: Path | None, quiet: bool) -> tuple[Any, Path]:
+    """Supervise the workers to the end of the budget, then write the report."""
+    from rich.console import Console
+
+    from reports import write_report
+    from tuner.progress import Events, Progress
+    from tuner.search.study import load_trials
+    from tuner.search.supervisor import supervise
+
+    deadline = time.time() + config.time_limit if config.time_limit else None
+    log = Events(events)
+    with folder.lock():
+        log.emit("search_started", run=str(folder.root), trials=config.trials)
+        try:
+            with Progress(Console(stderr=True), config, is_quiet=quiet) as live:
+
+                def tick() -> None:
+                    trials = load_trials(folder)
+                    live.update(trials)
+                    log.update(trials)
+
+                supervise(folder, deadline=deadline, on_tick=tick)
+        except (KeyboardInterrupt, Terminated):
+            _say(f"Stopping. The same command goes on where this one stopped: {_resume_command(folder.root)}")
+            log.emit("search_stopped")
+            raise
+        trials = load_trials(folder)
+        report = write_report(folder)
+        log.emit("search_finished", trials=len(trials))
+    return trials, report
+
+
+def _resume_command(root: Path) -> str:
+    import shlex
+
+    arguments = [argument for argument in sys.argv[1:]]
+    if "--run" not in arguments and not any(argument.startswith("--run=") for argument in arguments):
+        arguments += ["--run", str(root)]
+    return "python -m tuner " + shlex.join(arguments)
+
+
+def _verdict(trials: Any) -> int:
+    from tuner.stability.ranking import STABLE, rank
+
+    stable = any(trial.stability is not None and trial.stability >= STABLE for trial in rank(trials))
+    return EXIT_DONE if stable else EXIT_NOTHING_STABLE
+
+
+@cli.command()
+@click.argument("data", required=False)
+@click.option("--kind", type=click.Choice(["auto", "image", "series"]), default="auto")
+@click.option("--target", help="Target column of a table.")
+@click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto")
+@click.option("--seed", type=int, default=0, help="Of the split.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
+@click.pass_context
+def audit(context: click.Context, as_json: bool, **options: Any) -> None:
+    """Look for faults in DATA before a training second is spent. Exit code 3 if any is severe."""
+    import dataclasses
+
+    from rich.console import Console
+
+    from tuner.data.audit import SEVERE
+    from tuner.progress import describe_data
+    from tuner.search.setup import read_data
+
+    record = read_data(SearchConfig(**options)).record
+    if as_json:
+        findings = [dataclasses.asdict(finding) for finding in record.findings]
+        click.echo(json.dumps({"data": record.source, "findings": findings}))
+    else:
+        console = Console(stderr=True)
+        for line in describe_data(record):
+            console.print(line, highlight=False, markup=False)
+        if not record.findings:
+            console.print("No faults found.")
+    context.exit(3 if any(finding.severity >= SEVERE for finding in record.findings) else EXIT_DONE)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON document on stdout.")
+def status(run: Path, as_json: bool) -> None:
+    """Progress and leaders of a running or finished search."""
+    from rich.console import Console
+
+    from tuner import progress
+    from tuner.records import Outcome
+    from tuner.search.study import load_trials
+    from tuner.store import RunFolder
+
+    folder = RunFolder.open(run)
+    config, trials = folder.load_config(), load_trials(folder)
+    seconds = sum((trial.finished or time.time()) - trial.started for trial in trials if trial.started)
+    if as_json:
+        click.echo(json.dumps(progress.result(trials, root=run, seconds=seconds)))
+        return
+    console = Console(stderr=True)
+    finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
+    console.print(f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training")
+    for trial in trials:
+        if trial.outcome is Outcome.RUNNING:
+            console.print(f"trial {trial.number}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
+    if finished:
+        console.print(progress.leaders_table(trials))
+    else:
+        console.print("No trial has finished yet.")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def report(run: Path) -> None:
+    """Write the report of a run as one HTML page that opens offline."""
+    from reports import write_report
+    from tuner.store import RunFolder
+
+    click.echo(write_report(RunFolder.open(run)))
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle; new or empty.")
+@click.option("--trial", type=int, help="Export this trial instead of the best.")
+def export(run: Path, output: Path, trial: int | None) -> None:
+    """Write the best configuration as one bundle: settings, model, fitted pipeline, training script, model card."""
+    from tuner.store import RunFolder
+
+    folder = RunFolder.open(run)
+    with _quiet_tensorflow():
+        from tuner.export import export_bundle
+
+        card = export_bundle(folder, output, trial=trial)
+    for line in card:
+        _say(line)
+
+
+@cli.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("data")
+@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="CSV file to write.")
+def predict(bundle: Path, data: str, output: Path) -> None:
+    """Predict DATA with an exported BUNDLE: label and probabilities (or the number) of each row."""
+    from tuner.bundle import check_bundle
+
+    check_bundle(bundle)
+    with _quiet_tensorflow():
+        from tuner.export import predict_file
+
+        num_rows = predict_file(bundle, data, output)
+    _say(f"{num_rows:,} predictions written to {output}")
+
+
+@cli.command()
+@click.argument("config", type=click.Path(path_type=Path))
+@click.argument("data", required=False)
+@click.option("--seed", type=int, help="Another seed of the initial weights and the order; by default the exported one.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
+def train(config: Path, data: str | None, seed: int | None, output: Path | None, as_json: bool) -> None:
+    """Train an exported configuration again: CONFIG is a bundle or its config.yaml."""
+    with _quiet_tensorflow():
+        from tuner.export import train_again
+
+        outcome = train_again(config, data, seed=seed, output=output)
+    for name, value in outcome.items():
+        _say(f"{name}: {value}")
+    if as_json:
+        click.echo(json.dumps(outcome))
+
+
+@cli.command(hidden=True)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--until", type=float, help="Unix time after which no trial is started.")
+def worker(run: Path, until: float | None) -> None:
+    """Work on the trials of a run; `search` starts this."""
+    from tuner.search.supervisor import run_worker
+    from tuner.store import RunFolder
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    run_worker(RunFolder.open(run), deadline=until)
+
+
+@cli.command()
+@click.argument("name", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print it as one JSON document on stdout.")
+def spaces(name: str | None, as_json: bool) -> None:
+    """List the search spaces, their hyperparameters and ranges. NAME may be FILE.py:OBJECT."""
+    import dataclasses
+
+    with _quiet_tensorflow():
+        from tuner.search.catalogue import describe_spaces
+
+        described = describe_spaces(name)
+    if as_json:
+        click.echo(json.dumps({space: [dataclasses.asdict(row) for row in rows] for space, rows in described.items()}))
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    for space, rows in described.items():
+        table = Table(title=f"space {space}", title_justify="left", box=box.SIMPLE_HEAD)
+        for heading in ("hyperparameter", "type", "range", "default", "when"):
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(*map(str, dataclasses.astuple(row)))
+        Console().print(table)
+
+
+@contextlib.contextmanager
+def _quiet_tensorflow() -> Iterator[None]:
+    """Keep TensorFlow's start-up notes off the terminal."""
+    import os
+
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    yield

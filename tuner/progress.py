@@ -1,0 +1,253 @@
+"""What a person sees of a search: live on a terminal, plain lines elsewhere, a summary at the end; events for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+from rich.text import Text
+
+from tuner.config import SearchConfig
+from tuner.records import FINISHED_OUTCOMES, DatasetRecord, Outcome, TrialRecord
+from tuner.stability.ranking import STABLE, best_trial, rank
+
+__all__ = ["Events", "Progress", "describe_data", "duration", "leaders_table", "metric_text", "result", "summary_lines"]
+
+# Trials that `status` lists.
+NUM_LEADERS = 10
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: `48 s`, `3 m 20 s`, `2 h 05 m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} m {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
+
+
+class Progress:
+    """Shows a running search.
+
+    Args:
+        console: Where to; live if it is a terminal, else one line for each finished trial.
+        config: The search.
+        is_quiet: Show nothing.
+    """
+
+    def __init__(self, console: Console, config: SearchConfig, *, is_quiet: bool = False) -> None:
+        self._console = console
+        self._config = config
+        self._is_quiet = is_quiet
+        self._started = time.monotonic()
+        self._shown: set[int] = set()
+        self._finished_before: int | None = None
+        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal and not is_quiet else None
+
+    def __enter__(self) -> Progress:
+        if self._live:
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._live:
+            self._live.stop()
+
+    def update(self, trials: Sequence[TrialRecord]) -> None:
+        """Show where the search stands now."""
+        finished = [trial for trial in trials if trial.outcome in FINISHED_OUTCOMES]
+        if self._finished_before is None:
+            self._finished_before = len(finished)
+            self._shown = {trial.number for trial in finished}
+        if self._is_quiet:
+            return
+        best = best_trial(trials)
+        for trial in finished:
+            if trial.number not in self._shown:
+                self._shown.add(trial.number)
+                self._console.print(_finished_line(trial, best), highlight=False, markup=False, soft_wrap=True)
+        if self._live:
+            self._live.update(self._picture(trials, len(finished), best))
+
+    def _picture(self, trials: Sequence[TrialRecord], num_finished: int, best: TrialRecord | None) -> RenderableType:
+        bar = Bar(TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
+        bar.add_task(self._time_left(num_finished), total=self._config.trials, completed=num_finished)
+        lines: list[RenderableType] = [bar]
+        running = [trial for trial in trials if trial.outcome is Outcome.RUNNING]
+        for trial in running:
+            losses = trial.epoch_losses
+            last = f", validation loss {losses[-1]:.4g}" if losses else ""
+            lines.append(Text(f"trial {trial.number}: epoch {len(losses) + 1} of {self._config.epochs}{last}", style="dim"))
+        if not running and num_finished < self._config.trials:
+            lines.append(Text("starting the worker (loading TensorFlow) ...", style="dim"))
+        if best is not None:
+            lines.append(Text(f"best so far: trial {best.number}, {metric_text(best)}"))
+        return Group(*lines)
+
+    def _time_left(self, num_finished: int) -> str:
+        done_here = num_finished - (self._finished_before or 0)
+        elapsed = time.monotonic() - self._started
+        if done_here < 1:
+            return f"{duration(elapsed)} elapsed"
+        left = elapsed / done_here * (self._config.trials - num_finished)
+        return f"{duration(elapsed)} elapsed, about {duration(left)} left"
+
+
+class Events:
+    """Appends one JSON line for each event to a file, for machines.
+
+    Args:
+        file: Where to, or None for nowhere.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._known: dict[int, tuple[Outcome, int]] = {}
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Append one event."""
+        if self._file is not None:
+            with open(self._file, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"event": event, "time": time.time()} | values) + "\n")
+
+    def update(self, trials: Sequence[TrialRecord]) -> None:
+        """Append what has happened to the trials since the last call."""
+        for trial in trials:
+            outcome, num_epochs = self._known.get(trial.number, (Outcome.WAITING, 0))
+            self._known[trial.number] = (trial.outcome, len(trial.epoch_losses))
+            if outcome in FINISHED_OUTCOMES:
+                continue
+            if trial.outcome is not Outcome.WAITING and outcome is Outcome.WAITING:
+                self.emit("trial_started", trial=trial.number, hyperparameters=trial.hyperparameters)
+            for epoch in range(num_epochs, len(trial.epoch_losses)):
+                self.emit("epoch", trial=trial.number, epoch=epoch, val_loss=_finite(trial.epoch_losses[epoch]))
+            if trial.outcome in FINISHED_OUTCOMES:
+                self.emit(
+                    "trial_finished",
+                    trial=trial.number,
+                    outcome=str(trial.outcome),
+                    objective=trial.objective,
+                    stability=trial.stability,
+                )
+
+
+def metric_text(trial: TrialRecord) -> str:
+    """The numbers of a finished trial as a person reads them."""
+    if not trial.seed_runs:
+        return trial.outcome.meaning
+    run = trial.seed_runs[0]
+    parts = [
+        f"{label} {run.metrics[name]:.{digits}}"
+        for name, label, digits in (
+            ("val_balanced_accuracy", "balanced accuracy", "3f"),
+            ("val_accuracy", "accuracy", "3f"),
+            ("val_loss", "validation loss", "4g"),
+        )
+        if name in run.metrics
+    ]
+    return ", ".join([*parts, f"stability {run.score.stability:.2f}"])
+
+
+def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
+    spent = f" in {duration(trial.finished - trial.started)}" if trial.finished and trial.started else ""
+    if trial.outcome.is_failed or trial.outcome is Outcome.NOT_LEARNING:
+        told = f"{trial.outcome.replace('_', ' ')}{spent}. {trial.message or trial.outcome.meaning}"
+    else:
+        told = f"{metric_text(trial)}{spent}"
+    mark = "  <- best so far" if best is not None and best.number == trial.number else ""
+    return f"trial {trial.number}: {told}{mark}"
+
+
+def describe_data(dataset: DatasetRecord) -> list[str]:
+    """The data of a run in a few lines."""
+    spec = dataset.spec
+    shape = " x ".join(map(str, spec.input_shape))
+    what = f"{spec.num_classes} classes" if spec.num_classes else "regression"
+    lines = [
+        f"{dataset.source}: {spec.kind} data, {shape}, {what}; "
+        f"{dataset.num_train:,} rows to train, {dataset.num_validation:,} to validate, {dataset.num_test:,} kept for the test"
+    ]
+    lines += [f"note: {note}" for note in dataset.notes]
+    lines += [f"audit: {finding.cause}" for finding in dataset.findings]
+    judged = {"loss": "validation loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy (classes are unequal)"}
+    return [*lines, f"judged by {judged[dataset.metric]}; a constant answer has error {dataset.chance_error:.3f}"]
+
+
+def leaders_table(trials: Sequence[TrialRecord]) -> Table:
+    """The best finished trials as a table."""
+    table = Table(box=box.SIMPLE_HEAD)
+    for heading, justify in (("trial", "right"), ("objective", "right"), ("stability", "right"), ("result", "left")):
+        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for trial in rank(trials)[:NUM_LEADERS]:
+        stability = "" if trial.stability is None else f"{trial.stability:.2f}"
+        told = metric_text(trial) if not trial.outcome.is_failed else trial.message or trial.outcome.meaning
+        objective = "" if trial.objective is None else f"{trial.objective:.3f}"
+        table.add_row(str(trial.number), objective, stability, told)
+    return table
+
+
+def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: Path) -> list[str]:
+    """What a search says at its end."""
+    best = best_trial(trials)
+    counts = Counter(str(trial.outcome).replace("_", " ") for trial in trials)
+    lines = ["Trials: " + ", ".join(f"{count} {name}" for name, count in counts.most_common())]
+    if best is None:
+        lines.append("No trial finished with a usable model; the report and the log say why.")
+    else:
+        stability = best.stability if best.stability is not None else -1.0
+        lines += [
+            f"Best: trial {best.number}, {metric_text(best)} (one seed; not confirmed on fresh seeds)",
+            *(f"  {name} = {_value(value)}" for name, value in best.hyperparameters.items()),
+            "Stable: the loss stayed close to its best all along."
+            if stability >= STABLE
+            else f"Not stable (stability {stability:.2f} is below {STABLE}): more trials, more epochs or a lower learning-rate range may help.",
+        ]
+    if report is not None:
+        lines.append(f"Report: {report}")
+    if best is not None:
+        lines.append(f"Next:   python -m tuner export {root} -o bundle")
+    return lines
+
+
+def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float) -> dict[str, Any]:
+    """The result of a search or its status, for `--json`."""
+    best = best_trial(trials)
+    outcomes = Counter(str(trial.outcome) for trial in trials)
+    return {
+        "run": str(root),
+        "trials": {"total": len(trials), **outcomes},
+        "best": None if best is None else _best(best),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _best(best: TrialRecord) -> dict[str, Any]:
+    metrics = best.seed_runs[0].metrics if best.seed_runs else {}
+    return {
+        "trial": best.number,
+        "hyperparameters": best.hyperparameters,
+        "objective": best.objective,
+        "stability": best.stability,
+        **{name: _finite(value) for name, value in metrics.items() if name.startswith("val_")},
+        "confirmed": False,
+    }
+
+
+def _value(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

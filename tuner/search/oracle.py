@@ -1,0 +1,141 @@
+"""A Keras Tuner Oracle over the study: Keras Tuner's search space in front, Optuna's sampler and storage behind."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import keras_tuner
+import optuna
+from keras_tuner.engine import hyperparameters as hyperparameter_types
+from keras_tuner.engine import trial as trial_module
+
+from tuner.records import HyperparameterValue, Outcome
+from tuner.search.study import Study
+
+__all__ = ["OBJECTIVE", "StudyOracle"]
+
+# The name under which a trial's J is reported; minimised.
+OBJECTIVE = keras_tuner.Objective("objective", "min")
+
+
+class StudyOracle(keras_tuner.Oracle):
+    """Proposes trials from an Optuna study and ends them there.
+
+    State lives in the study alone: nothing is saved or reloaded by Keras Tuner, so that any number of processes
+    may work on one study, and a killed one leaves nothing half-written.
+
+    Args:
+        study: The study.
+        max_trials: Budget.
+        hyperparameters: Search space, or None to have the tuner discover it.
+    """
+
+    def __init__(
+        self, study: Study, *, max_trials: int, hyperparameters: keras_tuner.HyperParameters | None = None
+    ) -> None:
+        super().__init__(objective=OBJECTIVE, max_trials=max_trials, hyperparameters=hyperparameters)
+        self.study = study
+        self.verbose = 0
+        self.outcomes: dict[str, tuple[Outcome, str]] = {}
+
+    def create_trial(self, tuner_id: str) -> trial_module.Trial:
+        """The next trial, or one with status STOPPED when the budget is used up."""
+        space = self.get_space()
+        self.study.enqueue_first(_suggest(space, _Defaults()))
+        proposal = self.study.ask(self.max_trials)
+        if proposal is None:
+            return trial_module.Trial(space, trial_id="none", status=trial_module.TrialStatus.STOPPED)
+        _suggest(space, proposal)
+        self.study.describe(proposal.number, dict(space.values))
+        trial = trial_module.Trial(space, trial_id=str(proposal.number), status=trial_module.TrialStatus.RUNNING)
+        self.trials[trial.trial_id] = trial
+        return trial
+
+    def record_outcome(self, trial_id: str, outcome: Outcome, message: str = "") -> None:
+        """How the trial that is about to end is to be called."""
+        self.outcomes[trial_id] = (outcome, message)
+
+    def end_trial(self, trial: trial_module.Trial) -> None:
+        """End the trial in the study with the objective that `update_trial` was given."""
+        self.update_space(trial.hyperparameters)
+        known = self.trials[trial.trial_id]
+        self.score_trial(known)
+        known.status = trial.status
+        outcome, message = self.outcomes.pop(trial.trial_id, (Outcome.COMPLETED, ""))
+        self.study.finish(int(trial.trial_id), known.score, outcome=outcome, message=message)
+
+    def _save_trial(self, trial: trial_module.Trial) -> None:
+        """The study is the only storage."""
+
+    def save(self) -> None:
+        """The study is the only storage."""
+
+    def reload(self) -> None:
+        """The study is the only storage."""
+
+
+class _Defaults:
+    """Stands in for an Optuna trial and suggests the defaults."""
+
+    def __init__(self) -> None:
+        self.hyperparameter: Any = None
+
+
+def _suggest(space: keras_tuner.HyperParameters, proposal: optuna.Trial | _Defaults) -> dict[str, HyperparameterValue]:
+    """Fill a space with values, parents before children, only what is active.
+
+    Returns:
+        The values by parameter name of the study (fixed ones are no parameters).
+    """
+    names = _parameter_names(space)
+    space.values = {}
+    parameters: dict[str, HyperparameterValue] = {}
+    for index, hyperparameter in enumerate(space.space):
+        if not space.is_active(hyperparameter):
+            continue
+        if isinstance(hyperparameter, hyperparameter_types.Fixed):
+            space.values[hyperparameter.name] = hyperparameter.value
+            continue
+        value = (
+            hyperparameter.default
+            if isinstance(proposal, _Defaults)
+            else _suggest_one(proposal, names[index], hyperparameter)
+        )
+        space.values[hyperparameter.name] = parameters[names[index]] = value
+    return parameters
+
+
+def _parameter_names(space: keras_tuner.HyperParameters) -> list[str]:
+    """A unique parameter name for each entry: Keras Tuner allows one name under several conditions, Optuna does not."""
+    counts = Counter(hyperparameter.name for hyperparameter in space.space)
+    return [
+        hyperparameter.name
+        if counts[hyperparameter.name] == 1
+        else f"{hyperparameter.name} if {json.dumps([condition.get_config() for condition in hyperparameter.conditions])}"
+        for hyperparameter in space.space
+    ]
+
+
+def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any) -> HyperparameterValue:
+    """Ask Optuna for one value. A logarithmic range in steps becomes a choice among its few values."""
+    if isinstance(hyperparameter, hyperparameter_types.Boolean):
+        return proposal.suggest_categorical(name, [False, True])
+    if isinstance(hyperparameter, hyperparameter_types.Choice):
+        return proposal.suggest_categorical(name, list(hyperparameter.values))
+    low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
+    is_log = hyperparameter.sampling == "log"
+    if is_log and step is not None:
+        return proposal.suggest_categorical(name, list(hyperparameter.values))
+    if isinstance(hyperparameter, hyperparameter_types.Int):
+        return (
+            proposal.suggest_int(name, low, high, log=True)
+            if is_log
+            else proposal.suggest_int(name, low, high, step=step or 1)
+        )
+    return (
+        proposal.suggest_float(name, low, high, log=True)
+        if is_log
+        else proposal.suggest_float(name, low, high, step=step)
+    )

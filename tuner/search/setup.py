@@ -1,0 +1,183 @@
+"""Setting up a run: data read, split and audited, run folder made, or an unfinished one found again."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from pathlib import Path
+
+import numpy as np
+
+from tuner.config import RESUMABLE_KEYS, SearchConfig
+from tuner.data import audit, cache, sources, split
+from tuner.data.sources import Dataset
+from tuner.data.split import Split
+from tuner.errors import AuditError, ConfigError, RunError, TunerError
+from tuner.records import DatasetRecord, Finding
+from tuner.stability.judgement import chance_levels, choose_metric
+from tuner.store import RunFolder
+
+__all__ = ["choose_folder", "describe_dataset", "prepare", "read_data"]
+
+RUNS_DIR = Path("runs")
+
+
+@dataclasses.dataclass(frozen=True)
+class _Read:
+    """The data of a run as read, with everything that follows from it."""
+
+    dataset: Dataset
+    split: Split
+    record: DatasetRecord
+
+
+def read_data(config: SearchConfig) -> _Read:
+    """Read, split and audit the data of a configuration.
+
+    Raises:
+        DataError: The data cannot be read or learned from.
+        ConfigError: The metric does not fit the task.
+    """
+    dataset = sources.load(
+        config.data, kind=config.kind, target=config.target, task=config.task, image_size=config.image_size
+    )
+    parts = split.make_split(dataset.y, task=dataset.spec.task, seed=config.seed, test_rows=dataset.test_rows)
+    return _Read(dataset, parts, describe_dataset(config, dataset, parts, findings=audit.audit(dataset, parts)))
+
+
+def describe_dataset(
+    config: SearchConfig, dataset: Dataset, parts: Split, *, findings: tuple[Finding, ...]
+) -> DatasetRecord:
+    """What a run knows of its data.
+
+    Raises:
+        ConfigError: The metric does not fit the task.
+    """
+    spec = dataset.spec
+    y_train = dataset.y[parts.train]
+    counts = (
+        np.bincount(dataset.y.astype(np.int64), minlength=spec.num_classes) if spec.num_classes else np.empty(0, int)
+    )
+    if (
+        config.metric in ("accuracy", "balanced_accuracy")
+        and not spec.num_classes
+        or (config.objective == "val_accuracy" and not spec.num_classes)
+    ):
+        raise ConfigError(
+            "Accuracy needs classes, and the target is a number (regression). Use --metric loss --objective stable."
+        )
+    metric = choose_metric(counts) if config.metric == "auto" else config.metric
+    # The target of a regression is scaled to variance 1 before training.
+    chance_loss, chance_error = (
+        chance_levels(y_train, num_classes=spec.num_classes, metric=metric) if spec.num_classes else (1.0, 1.0)
+    )
+    return DatasetRecord(
+        source=config.data or "scikit-learn digits",
+        spec=spec,
+        fingerprint=split.fingerprint(dataset.x, dataset.y, parts),
+        num_train=len(parts.train),
+        num_validation=len(parts.validation),
+        num_test=len(parts.test),
+        class_counts=tuple(int(count) for count in counts),
+        num_features_missing=_num_features_missing(dataset.x),
+        chance_loss=chance_loss,
+        chance_error=chance_error,
+        metric=metric,
+        notes=dataset.notes,
+        findings=findings,
+    )
+
+
+def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]:
+    """Make the run folder, or check that the existing one is of the same data and settings.
+
+    Returns:
+        The folder, with the data in it, and what is known of the data.
+
+    Raises:
+        RunError: The folder holds a run of other data or settings.
+        AuditError: The audit found severe faults and `force` is not set.
+    """
+    data = read_data(config)
+    severe = [finding for finding in data.record.findings if finding.severity >= audit.SEVERE]
+    if severe and not config.force:
+        listed = "\n".join(f"  {finding.code}: {finding.cause}" for finding in severe)
+        raise AuditError(f"The data has severe faults:\n{listed}\nMend them, or search all the same with --force.")
+    if RunFolder(root).config_file.is_file():
+        folder = RunFolder.open(root)
+        _check_same(folder, config)
+        if folder.dataset_file.is_file():
+            _check_same_data(folder, data.record)
+            folder.save_config(config)
+            return folder, data.record
+    elif root.is_dir() and any(root.iterdir()):
+        raise RunError(f"{str(root)!r} exists and is no run folder. Give --run an empty or new folder.")
+    folder = RunFolder.create(root, config)
+    cache.save_raw(folder.data_dir, data.dataset, data.split)
+    # Last: where this file is, the data is complete.
+    folder.save_dataset(data.record)
+    return folder, data.record
+
+
+def choose_folder(config: SearchConfig, *, runs_dir: Path = RUNS_DIR) -> tuple[Path, bool]:
+    """The folder for a search whose user named none: the newest unfinished run of the same search, or a new one.
+
+    Returns:
+        The path, and whether it is a run to go on with.
+    """
+    from tuner.search.study import load_trials
+    from tuner.stability.ranking import rank
+
+    candidates = sorted(runs_dir.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
+    for file in candidates:
+        folder = RunFolder(file.parent)
+        try:
+            if _differences(folder.load_config(), config, ignore=("force", "time_limit")):
+                continue
+            if len(rank(load_trials(folder))) < config.trials:
+                return folder.root, True
+        except TunerError:
+            continue
+    name = Path(config.data).name.removesuffix(Path(config.data).suffix) if config.data else "digits"
+    return _unused(runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"), False
+
+
+def _unused(path: Path) -> Path:
+    """The path, with a number behind it if it is taken."""
+    taken, number = path, 2
+    while taken.exists():
+        taken, number = path.with_name(f"{path.name}-{number}"), number + 1
+    return taken
+
+
+def _check_same(folder: RunFolder, config: SearchConfig) -> None:
+    differences = _differences(folder.load_config(), config, ignore=RESUMABLE_KEYS)
+    if differences:
+        listed = "\n".join(f"  {line}" for line in differences)
+        raise RunError(
+            f"Run {str(folder.root)!r} was started with other settings:\n{listed}\n"
+            "Give the same settings to go on with it (trials and time-limit may grow), or use a new --run."
+        )
+
+
+def _differences(old: SearchConfig, new: SearchConfig, *, ignore: tuple[str, ...]) -> list[str]:
+    return [
+        f"{name.replace('_', '-')}: {getattr(old, name)!r} then, {getattr(new, name)!r} now"
+        for name in SearchConfig.model_fields
+        if name not in ignore and getattr(old, name) != getattr(new, name)
+    ]
+
+
+def _check_same_data(folder: RunFolder, record: DatasetRecord) -> None:
+    stored = folder.load_dataset()
+    if stored.fingerprint != record.fingerprint:
+        raise RunError(
+            f"Run {str(folder.root)!r} was made from other data (fingerprint {stored.fingerprint[:8]}..., "
+            f"now {record.fingerprint[:8]}...). Use a new --run, or delete the old one."
+        )
+
+
+def _num_features_missing(x: np.ndarray) -> int:
+    if not np.issubdtype(x.dtype, np.floating):
+        return 0
+    return int(np.isnan(x).any(axis=tuple(range(x.ndim - 1))).sum())

@@ -1,0 +1,169 @@
+"""The supervisor: the command that the user typed starts a worker process, watches it, and starts it again."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from tuner.errors import EnvironmentFault, TunerError
+from tuner.search.study import Study
+from tuner.stability.score import failed_objective
+from tuner.store import RunFolder, read_json, write_json
+
+__all__ = ["run_worker", "supervise", "worker_log"]
+
+# How often the supervisor looks at its worker.
+POLL_S = 0.2
+# How often it reads the study for the display.
+TICK_S = 1.0
+# How long a worker may take to end when it is told to, before it is killed.
+STOP_GRACE_S = 5.0
+# Workers that die one after the other without finishing a trial, before the search gives up.
+MAX_DEATHS_IN_A_ROW = 4
+# Exit code of a worker that met an unexpected exception, which another try would only meet again.
+BUG_EXIT_CODE = 70
+# Lines of its log that are shown when a worker dies.
+NUM_LOG_LINES = 5
+
+_PR_SET_PDEATHSIG = 1
+
+
+class WorkerFailed(TunerError):
+    """A worker ended with an error that it had reported; carries that error's exit code."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+def worker_log(folder: RunFolder) -> Path:
+    """Where everything that a worker prints goes."""
+    return folder.logs_dir / "worker-0.log"
+
+
+def _error_file(folder: RunFolder) -> Path:
+    return folder.logs_dir / "worker-0.error.json"
+
+
+def run_worker(folder: RunFolder, *, deadline: float | None = None) -> None:
+    """Work on the trials of a run until its budget is used up. This is the process that imports Keras.
+
+    Args:
+        folder: A run that is set up.
+        deadline: Unix time in seconds after which no trial is started and the running one is put back.
+
+    Raises:
+        TunerError: The space or the storage is at fault; also written down for the supervisor.
+    """
+    _die_with_parent()
+    try:
+        from tuner.search.worker import work
+
+        work(folder, deadline=deadline)
+    except TunerError as error:
+        write_json(_error_file(folder), {"message": str(error), "exit_code": str(error.exit_code)})
+        raise
+
+
+def supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[], None]) -> None:
+    """Run a worker to the end of the search; restart it when it dies.
+
+    Args:
+        folder: A run that is set up, held by this process.
+        deadline: Passed on to the worker.
+        on_tick: Called about once a second.
+
+    Raises:
+        WorkerFailed: The worker reported an error.
+        EnvironmentFault: Workers die again and again.
+    """
+    study = Study(folder)
+    study.give_back(crashed=False)
+    deaths = 0
+    while True:
+        _error_file(folder).unlink(missing_ok=True)
+        finished_before = len(study.best_numbers(sys.maxsize))
+        with _worker(folder, deadline) as process:
+            returncode = _watch(process, on_tick)
+        on_tick()
+        if returncode == 0:
+            return
+        if _error_file(folder).is_file():
+            study.give_back(crashed=False)
+            report = read_json(_error_file(folder), dict[str, str])
+            raise WorkerFailed(report["message"], int(report["exit_code"]))
+        reason = _death(folder, returncode)
+        if returncode == BUG_EXIT_CODE:
+            study.give_back(crashed=False)
+            raise WorkerFailed(f"The worker met a bug of the program. {reason}", returncode)
+        weight = folder.load_config().stability_weight
+        study.give_back(crashed=True, message=reason, worst_objective=failed_objective(0.0, weight=weight))
+        deaths = 1 if len(study.best_numbers(sys.maxsize)) > finished_before else deaths + 1
+        if deaths >= MAX_DEATHS_IN_A_ROW:
+            raise EnvironmentFault(f"The worker died {deaths} times in a row. {reason}")
+
+
+def _watch(process: subprocess.Popen[bytes], on_tick: Callable[[], None]) -> int:
+    last_tick = 0.0
+    while True:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.wait(POLL_S)
+        if time.monotonic() - last_tick >= TICK_S:
+            on_tick()
+            last_tick = time.monotonic()
+
+
+@contextlib.contextmanager
+def _worker(folder: RunFolder, deadline: float | None) -> Iterator[subprocess.Popen[bytes]]:
+    """A running worker process; ended, and its trial put back, if the block is left early (Ctrl-C included)."""
+    command = [sys.executable, "-m", "tuner", "worker", str(folder.root)]
+    command += ["--until", repr(deadline)] if deadline is not None else []
+    environment = os.environ | {
+        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+        "PYTHONUNBUFFERED": "1",
+    }
+    with open(worker_log(folder), "ab") as log:
+        # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then ends the worker.
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            _stop(process)
+            Study(folder).give_back(crashed=False)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(STOP_GRACE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _death(folder: RunFolder, returncode: int) -> str:
+    """How a worker died, with the last lines of its log."""
+    how = (
+        f"by signal {-returncode} ({signal.strsignal(-returncode)})"
+        if returncode < 0
+        else f"with exit code {returncode}"
+    )
+    lines = worker_log(folder).read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
+    return f"It ended {how}. Last lines of {worker_log(folder)}:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def _die_with_parent() -> None:
+    """On Linux, have the kernel end this process when the supervisor dies, however it dies."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

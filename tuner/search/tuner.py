@@ -1,0 +1,230 @@
+"""`StabilityTuner`: a Keras Tuner `Tuner` whose trials are scored by error and stability together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+import numpy.typing as npt
+from keras_tuner.engine import trial as trial_module
+
+from tuner.errors import ConfigError, SpaceError
+from tuner.records import Outcome, Trace
+from tuner.search.oracle import OBJECTIVE, StudyOracle
+from tuner.search.seeds import derive_seed
+from tuner.search.study import Study
+from tuner.stability.judgement import Judgement, ObjectiveName, chance_levels, choose_metric
+from tuner.store import RunFolder, atomic_path
+from tuner.training import seedrun
+from tuner.training.seedrun import Training, TrainingData
+
+__all__ = ["StabilityTuner"]
+
+# Trained models that are kept, best first; the others can be trained again from their records.
+NUM_KEPT_MODELS = 3
+# A search ends when this many trials in a row fail with an exception: the space is at fault, not the configuration.
+MAX_FAILURES_IN_A_ROW = 5
+
+
+class StabilityTuner(keras_tuner.Tuner):
+    """Search like any Keras Tuner `Tuner`; the objective is J, error and instability together.
+
+    Records of every training (`record.json`, `trace.npz`) and the best models go to
+    `directory/project_name/trials/`. Training stays in this process; the command line adds worker processes.
+
+    Args:
+        hypermodel: `keras_tuner.HyperModel` or `build(hp)` function that returns a compiled model.
+        oracle: Any Keras Tuner oracle, whose objective becomes J; None: TPE over an Optuna study in the project folder.
+        max_trials: Budget of the default oracle.
+        seed: Search seed: proposals, initial weights and order follow from it.
+        objective: `stable`, or `val_loss` or `val_accuracy` alone for comparison.
+        stability_weight: Weight of instability in `stable`.
+        metric: `accuracy`, `balanced_accuracy`, `loss`, or `auto` from the labels.
+        tuner_kwargs: Passed on to `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`, ...
+
+    Example:
+        tuner = StabilityTuner(build_model, max_trials=10, directory="runs", project_name="mine")
+        tuner.search(x, y, validation_data=(x_val, y_val), epochs=20)
+        best = tuner.get_best_hyperparameters()[0]
+    """
+
+    def __init__(
+        self,
+        hypermodel: Any,
+        oracle: keras_tuner.Oracle | None = None,
+        *,
+        max_trials: int = 30,
+        seed: int = 0,
+        objective: ObjectiveName = "stable",
+        stability_weight: float = 0.2,
+        metric: str = "auto",
+        **tuner_kwargs: Any,
+    ) -> None:
+        self.run_folder = RunFolder(
+            Path(tuner_kwargs.get("directory") or ".") / (tuner_kwargs.get("project_name") or "untitled_project")
+        )
+        if oracle is None:
+            self.run_folder.root.mkdir(parents=True, exist_ok=True)
+            oracle = StudyOracle(Study(self.run_folder, seed=seed), max_trials=max_trials)
+        oracle.objective = OBJECTIVE
+        # A failed training has a finite objective, so Keras Tuner's own failure count never grows; ours is below.
+        oracle.max_consecutive_failed_trials = 10**9
+        oracle.verbose = 0
+        self.search_seed = seed
+        self._objective_name: ObjectiveName = objective
+        self._stability_weight = stability_weight
+        self._metric = metric
+        self._errors_in_a_row: list[str] = []
+        with contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8")):  # "Reloading Tuner from ..."
+            super().__init__(oracle, hypermodel, **tuner_kwargs)
+
+    def run_trial(self, trial: trial_module.Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
+        """Train one configuration and score it.
+
+        Args:
+            trial: The configuration.
+            fit_args: `x, y` as for `fit`.
+            fit_kwargs: `validation_data` or `validation_split`, `epochs`, and what else goes to `fit`.
+
+        Returns:
+            `objective` (J), `stability`, and the last validation metrics; finite for every outcome.
+        """
+        number = int(trial.trial_id)
+        hp = trial.hyperparameters
+        data = self.training_data(
+            hp, *fit_args, **_take(fit_kwargs, "validation_data", "validation_split", "class_weight")
+        )
+        epochs = int(hp.values.get("tuner/epochs", fit_kwargs.pop("epochs", 1)))
+        fit_kwargs.pop("epochs", None)
+        training = seedrun.train(
+            self.hypermodel,
+            hp,
+            data=data,
+            judgement=self.judgement(data),
+            epochs=epochs,
+            seed=derive_seed(self.search_seed, number, 0),
+            trial=number,
+            on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace),
+            **fit_kwargs,
+        )
+        self._keep(training)
+        run = training.run
+        if isinstance(self.oracle, StudyOracle):
+            self.oracle.record_outcome(trial.trial_id, run.outcome, run.message)
+        self._check_failures(training)
+        seedrun.release_memory()
+        finite = {name: value for name, value in run.metrics.items() if np.isfinite(value)}
+        return {OBJECTIVE.name: run.objective, "stability": run.score.stability} | finite
+
+    def training_data(
+        self,
+        hp: keras_tuner.HyperParameters,
+        x: npt.NDArray[Any] | None = None,
+        y: npt.NDArray[Any] | None = None,
+        *,
+        validation_data: tuple[npt.NDArray[Any], npt.NDArray[Any]] | None = None,
+        validation_split: float = 0.0,
+        class_weight: dict[int, float] | None = None,
+    ) -> TrainingData:
+        """What the configuration is trained on; override it to make the preprocessing a part of the search.
+
+        Raises:
+            ConfigError: There is no validation data, or the data are no arrays.
+        """
+        if not (isinstance(x, np.ndarray) and isinstance(y, np.ndarray)):
+            raise ConfigError(
+                f"search(x, y, ...) needs NumPy arrays (got {type(x).__name__}, {type(y).__name__}). "
+                "Convert them with numpy.asarray first."
+            )
+        if validation_data is None:
+            if not 0 < validation_split < 1:
+                raise ConfigError(
+                    "search() needs validation_data=(x_val, y_val) or validation_split=0.2: stability is judged on both."
+                )
+            cut = round(len(x) * (1 - validation_split))
+            x, y, validation_data = x[:cut], y[:cut], (x[cut:], y[cut:])
+        x_validation, y_validation = (np.asarray(part) for part in validation_data)
+        return TrainingData(x, y, x_validation, y_validation, class_weight)
+
+    def judgement(self, data: TrainingData) -> Judgement:
+        """What the trials are held against, from the labels of the training part."""
+        y = np.argmax(data.y, axis=-1) if data.y.ndim == 2 and data.y.shape[1] > 1 else data.y.reshape(-1)
+        num_classes = (
+            int(y.max()) + 1 if np.issubdtype(y.dtype, np.integer) or data.y.ndim == 2 and data.y.shape[1] > 1 else 0
+        )
+        counts = np.bincount(y) if num_classes else np.empty(0)
+        metric: Any = choose_metric(counts) if self._metric == "auto" else self._metric
+        chance_loss, chance_error = chance_levels(y, num_classes=num_classes, metric=metric)
+        return Judgement(
+            metric=metric,
+            chance_loss=chance_loss,
+            chance_error=chance_error,
+            num_validation=len(data.y_validation),
+            objective=self._objective_name,
+            stability_weight=self._stability_weight,
+            num_classes=num_classes,
+        )
+
+    def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace) -> None:
+        """Called after every epoch of every trial; reports the validation loss to the study."""
+        if isinstance(self.oracle, StudyOracle) and trace.validation_loss.size:
+            self.oracle.study.report(int(trial.trial_id), epoch, float(trace.validation_loss[-1]))
+
+    def load_model(self, trial: trial_module.Trial) -> Any:
+        """The trained model of a trial, if it is among the best that are kept.
+
+        Raises:
+            ConfigError: It is not.
+        """
+        file = self.run_folder.model_file(int(trial.trial_id), 0)
+        if not file.is_file():
+            raise ConfigError(
+                f"The model of trial {trial.trial_id} was not kept (only the best {NUM_KEPT_MODELS} are). "
+                "Build it again with tuner.hypermodel.build(hyperparameters) and train it."
+            )
+        return keras.models.load_model(file)
+
+    def _keep(self, training: Training) -> None:
+        """Store the model if it is among the best so far, then the record; remove the models it displaces."""
+        run = training.run
+        best = [(run.objective, run.trial)] if training.model is not None else []
+        for file in self.run_folder.trials_dir.glob("*/seed_0/model.keras"):
+            best += [(kept.objective, kept.trial) for kept in self.run_folder.load_seed_runs(int(file.parts[-3]))[:1]]
+        keep = {number for _, number in sorted(best)[:NUM_KEPT_MODELS]}
+        if training.model is not None and run.trial in keep:
+            save_model(training.model, self.run_folder.model_file(run.trial, run.seed_index))
+        self.run_folder.save_seed_run(run, training.trace)
+        self.run_folder.keep_models({(number, 0) for number in keep})
+
+    def _check_failures(self, training: Training) -> None:
+        """End the search when trial after trial fails with an exception."""
+        if training.run.outcome is not Outcome.ERROR:
+            self._errors_in_a_row.clear()
+            return
+        self._errors_in_a_row.append(training.run.message)
+        if len(self._errors_in_a_row) >= MAX_FAILURES_IN_A_ROW:
+            raise SpaceError(
+                f"{MAX_FAILURES_IN_A_ROW} trials in a row failed with an exception, the last with: {training.run.message}. "
+                "Mend the search space (build or fit), then start a new search; the log of the worker has the traceback."
+            )
+
+    def _try_run_and_update_trial(self, trial: trial_module.Trial, *fit_args: Any, **fit_kwargs: Any) -> None:
+        """Keras Tuner's own swallows every exception; what a training can raise has become a result in `run_trial`."""
+        self._run_and_update_trial(trial, *fit_args, **fit_kwargs)
+        trial.status = trial_module.TrialStatus.COMPLETED
+
+
+def save_model(model: Any, file: Path) -> None:
+    """Write a model as `.keras`, atomically."""
+    with atomic_path(file) as temporary:
+        model.save(temporary)
+
+
+def _take(kwargs: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Remove and return some of the keyword arguments."""
+    return {name: kwargs.pop(name) for name in names if name in kwargs}

@@ -1,0 +1,1 @@
+"""Training with Keras: recording, and one configuration on one seed."""
