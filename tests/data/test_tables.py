@@ -1,0 +1,237 @@
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tuner.data import tables
+from tuner.data.sources import load, load_features
+from tuner.errors import DataError
+
+RANDOM = np.random.default_rng(0)
+
+
+@pytest.fixture
+def table(tmp_path):
+    def write(text, name="t.csv", encoding="utf-8"):
+        (tmp_path / name).write_bytes(text.encode(encoding))
+        return str(tmp_path / name)
+
+    return write
+
+
+def rows(count=40, separator=",", last=("no", "yes")):
+    return "".join(f"{row}{separator}{row / 7:.3f}{separator}{last[row % len(last)]}\n" for row in range(count))
+
+
+def test_csv(table):
+    found = load(table("a,b,kind\n" + rows()))
+    assert (found.name, found.spec.form, found.spec.kind, found.spec.task) == ("t", "table", "series", "classification")
+    assert (found.spec.feature_names, found.spec.target) == (("a", "b"), "kind")
+    assert (found.spec.input_shape, found.spec.class_names) == ((2,), ("no", "yes"))
+    assert (found.x.shape, found.x.dtype, found.row_names[:2]) == ((40, 2), np.float64, ("0", "1"))
+    assert found.notes == ("Target: column 'kind' (--target changes it).",)
+
+
+@pytest.mark.parametrize(("separator", "name"), [(";", "t.csv"), ("\t", "t.tsv"), ("|", "t.txt"), ("\t", "t.csv")])
+def test_separator_is_found(table, separator, name):
+    header = f"a{separator}b{separator}kind\n"
+    assert load(table(header + rows(separator=separator), name)).x.shape == (40, 2)
+
+
+def test_quoted_separators_do_not_count(table):
+    found = load(table('"a,b,c,d";e;kind\n' + rows(separator=";")))
+    assert found.spec.feature_names == ("a,b,c,d", "e")
+
+
+def test_byte_order_mark_and_spaces_are_removed(table):
+    found = load(table("﻿a, b ,kind\n" + rows(separator=", ")))
+    assert found.spec.feature_names == ("a", "b")
+    assert found.spec.class_names == ("no", "yes")
+
+
+def test_parquet(tmp_path):
+    frame = pd.DataFrame(
+        {"a": np.arange(40, dtype=np.float32), "flag": np.arange(40) % 3 == 0, "label": ["x", "y"] * 20}
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = load(str(tmp_path / "t.parquet"))
+    assert (found.spec.feature_names, found.x.dtype) == (("a", "flag"), np.float64)
+    frame[["a", "label"]].to_parquet(tmp_path / "t.parquet")
+    assert load(str(tmp_path / "t.parquet")).x.dtype == np.float32
+
+
+def test_parquet_with_nullable_columns_and_category(tmp_path):
+    frame = pd.DataFrame(
+        {
+            "a": pd.array([1, None] * 20, dtype="Int64"),
+            "b": np.arange(40),
+            "label": pd.Categorical(["x", "y"] * 20),
+        }
+    )
+    frame.to_parquet(tmp_path / "t.parquet")
+    found = load(str(tmp_path / "t.parquet"))
+    assert np.isnan(found.x[1, 0])
+    assert found.spec.class_names == ("x", "y")
+
+
+@pytest.mark.parametrize(
+    ("header", "target"),
+    [
+        ("a,b,c", "c"),
+        ("a,Label,c", "Label"),
+        ("class,b,c", "class"),
+        ("Species,b,c", "Species"),
+        ("y,b,target", "target"),
+    ],
+)
+def test_target_is_guessed(table, header, target):
+    values = "".join(f"{row % 2},{row % 2},{row % 2}\n" for row in range(40))
+    assert load(table(f"{header}\n{values}")).spec.target == target
+
+
+def test_target_and_task_can_be_given(table):
+    values = "".join(f"{row},{row % 2},{row % 3}\n" for row in range(40))
+    found = load(table(f"a,b,label\n{values}"), target="b", task="regression")
+    assert (found.spec.target, found.spec.task, found.spec.feature_names) == ("b", "regression", ("a", "label"))
+    assert not found.notes
+
+
+def test_missing_values_stay_nan_and_rows_without_target_go(table):
+    text = "a,b,label\n1,,0\n?,NA,1\n3,4,\n" + "".join(f"{row},{row},{row % 2}\n" for row in range(40))
+    found = load(table(text))
+    assert np.isnan(found.x[:2]).tolist() == [[False, True], [True, True]]
+    assert (len(found.x), found.row_names[2]) == (42, "3")
+    assert "1 of 43 rows have no target and were left out." in found.notes
+    assert found.spec.class_names == ("0", "1")
+
+
+def test_blank_rows_and_nameless_columns(table):
+    text = "a;b;label;;\n" + "".join(f"{row};{row};{row % 2};;\n" for row in range(40)) + ";;;;\n;;;;\n"
+    found = load(table(text))
+    assert found.spec.feature_names == ("a", "b")
+    assert found.notes[:2] == ("2 nameless empty columns were ignored.", "2 empty rows were left out.")
+
+
+def test_row_numbers_are_no_features(table, tmp_path):
+    frame = pd.DataFrame({"a": RANDOM.normal(size=40), "label": np.arange(40) % 2})
+    frame.to_csv(tmp_path / "t.csv")
+    found = load(str(tmp_path / "t.csv"))
+    assert found.spec.feature_names == ("a",)
+    assert "only counts the rows" in found.notes[0]
+    found = load(table("a,label\n" + "".join(f"{row + 7},{row},{row % 2}\n" for row in range(40))))
+    assert found.x[1].tolist() == [1.0]
+    assert "one field more than the header" in found.notes[0]
+
+
+def test_no_header(table):
+    found = load(table(rows(last=("0", "1"))))
+    assert (found.spec.feature_names, found.spec.target, len(found.x)) == (("c0", "c1"), "c2", 40)
+    assert found.notes[0] == "'t.csv' has no header; its columns are called c0 to c2."
+
+
+def test_infinite_features_are_kept_and_infinite_targets_go(table):
+    text = "a,y\ninf,0.5\n1,inf\n" + "".join(f"{row},{row / 3}\n" for row in range(40))
+    found = load(table(text))
+    assert (found.spec.task, len(found.x)) == ("regression", 41)
+    assert np.isinf(found.x[0, 0])
+
+
+FEATURES = "".join(f"{row},{row},{row % 2}\n" for row in range(40))
+HOSTILE = [
+    ("", {}, r"'t.csv' is empty\. Expected: a header line"),
+    ("\n \n", {}, r"'t.csv' is empty"),
+    ("a,b,label\n", {}, "has no rows below its header"),
+    (
+        "a,b,label\n" + FEATURES,
+        {"target": "lable"},
+        r"no column 'lable'\. Columns: a, b, label\. Did you mean 'label'\?",
+    ),
+    ("label\n1\n2\n", {}, "has the single column 'label'"),
+    ("a,b,label\n1,x,0\n" + FEATURES, {}, r"column 'b' holds text, 'x' in row 0: remove it or turn it into numbers"),
+    ("a,b,label\n1,2,0\n1,x,0\n1,y,0\n", {}, r"column 'b' holds text, 'x' in row 1, and 1 more"),
+    ("a;b;label\n1;2,5;0\n", {}, r"'2,5' in row 0: that is a decimal comma: write decimal points"),
+    ("a,b,label\n1,,0\n2,,1\n", {}, r"column 'b' has no values at all: remove it"),
+    ("a,b,label\nx,,0\n2,,1\n", {}, r"(?s)column 'a' holds text.*column 'b' has no values"),
+    ("a,b,label\n" + FEATURES + "1,2,3,4,5\n", {}, r"cannot be read as a table: .*Expected 3 fields in line 42, saw 5"),
+    ("a,b,label\n1,2,\n3,4,\n", {}, r"All rows of column 'label' of 't.csv' are empty"),
+    ("a,b,label\n1,2,0\n3,4,0\n", {}, r"Column 'label' of 't.csv' holds only the class '0'"),
+    ("a,b,label\n1,2,p\n3,4,q\n", {}, r"2 samples are too few for 2 classes \(p, q\): at least 7"),
+    ("a,b,label\n1,2,p\n3,4,q\n", {"task": "regression"}, r"holds text such as 'p' \(row 0\), but regression needs"),
+    ("a,b,label\n1,2,0.5\n3,4,0.7\n", {}, r"The data has 2 rows to learn from; at least 10"),
+    ("a,b,label\n" + FEATURES, {"kind": "image"}, "--kind image does not fit a table"),
+    ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video is none of auto, image, series"),
+    ("a,b,label\n" + FEATURES, {"image_size": 32}, "--image-size 32 is for folders of images"),
+]
+
+
+@pytest.mark.parametrize(("text", "options", "message"), HOSTILE)
+def test_bad_tables_give_one_clear_error(table, text, options, message):
+    with pytest.raises(DataError, match=message):
+        load(table(text), **options)
+
+
+def test_long_text_is_cut_and_many_columns_are_counted(table):
+    header = ",".join([f"t{number}" for number in range(30)] + ["label"])
+    row = ",".join(["x" * 100] * 30 + ["0"])
+    with pytest.raises(DataError, match=r"(?s)'x{40}\.\.\.' in row 0.*and 20 more columns"):
+        load(table(f"{header}\n{row}\n"))
+    with pytest.raises(DataError, match=r"t0, t1, .* \.\.\. t28, t29, label \(31 in all\)"):
+        load(table(f"{header}\n{row}\n"), target="nothing")
+
+
+def test_other_encodings_are_refused(table):
+    with pytest.raises(DataError, match=r"'t.csv' is not UTF-8 text: byte 0xe9 at position 1\. Save it as UTF-8"):
+        load(table("né,label\n1,2\n", encoding="latin-1"))
+
+
+def test_damaged_parquet(tmp_path):
+    (tmp_path / "t.parquet").write_bytes(b"PAR1 no")
+    with pytest.raises(DataError, match=r"'t.parquet' cannot be read as a table"):
+        load(str(tmp_path / "t.parquet"))
+
+
+def test_dates_are_named(tmp_path):
+    pd.DataFrame({"when": pd.date_range("2026-01-01", periods=20), "label": [0, 1] * 10}).to_parquet(
+        tmp_path / "t.parquet"
+    )
+    with pytest.raises(DataError, match="column 'when' holds dates such as 2026-01-01"):
+        load(str(tmp_path / "t.parquet"))
+
+
+def test_features_for_prediction_go_by_name(table):
+    spec = load(table("a,b,label\n" + FEATURES)).spec
+    x, names = load_features(table("extra,b,a\nq,2,1\nr,,3\n"), spec)
+    np.testing.assert_array_equal(x, [[1, 2], [3, np.nan]])
+    assert names == ("0", "1")
+
+
+def test_blank_rows_are_predicted_too(table):
+    spec = load(table("a,b,label\n" + FEATURES)).spec
+    x, _ = load_features(table("a,b\n1,2\n,\n3,4\n"), spec)
+    assert x.shape == (3, 2)
+
+
+def test_features_without_header(table):
+    spec = load(table(rows(last=("0", "1"))), target="c0").spec
+    assert spec.feature_names == ("c1", "c2")
+    np.testing.assert_array_equal(load_features(table("1,2\n3,4\n"), spec)[0], [[1, 2], [3, 4]])
+    np.testing.assert_array_equal(load_features(table("0,1,2\n9,3,4\n"), spec)[0], [[1, 2], [3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a,bb\n1,2\n", r"has no column 'b', which the model was trained on\. Its columns: a, bb\. Did you mean 'bb'"),
+        ("a,b\nx,2\n", "column 'a' holds text, 'x' in row 0"),
+        ("a,b\n", "has no rows below its header. Add the samples to predict"),
+    ],
+)
+def test_features_that_do_not_fit(table, text, message):
+    spec = load(table("a,b,label\n" + FEATURES)).spec
+    with pytest.raises(DataError, match=message):
+        load_features(table(text), spec)
+
+
+def test_target_names_are_lower_case():
+    assert all(name == name.lower() for name in tables.TARGET_NAMES)
