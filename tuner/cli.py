@@ -372,17 +372,38 @@ def spaces(name: str | None, as_json: bool) -> None:
 
     for space, rows in described.items():
         table = Table(title=f"space {space}", title_justify="left", box=box.SIMPLE_HEAD)
-        for heading in ("hyperparameter", "type", "range", "default", "when"):
-            table.add_column(heading)
+        for heading in ("hyperparameter", "type", "range", "default", "only when"):
+            table.add_column(heading, no_wrap=heading == "hyperparameter", overflow="fold")
         for row in rows:
-            table.add_row(*map(str, dataclasses.astuple(row)))
+            scale = " (log)" if row.scale == "log" else ""
+            table.add_row(row.name, row.type, row.range + scale, str(row.default), row.active_when)
         Console().print(table)
 
 
 @contextlib.contextmanager
 def _quiet_tensorflow() -> Iterator[None]:
-    """Keep TensorFlow's start-up notes off the terminal."""
+    """Keep TensorFlow's start-up notes off the terminal; they show when the import fails.
+
+    Its C++ libraries write to the file descriptor itself, before any setting of theirs is read.
+    """
     import os
+    import tempfile
 
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    yield
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile() as notes:
+        os.dup2(notes.fileno(), 2)
+        try:
+            import keras
+
+            keras.ops.zeros(1)  # has the devices found, which writes notes too
+            yield
+        except ImportError:
+            notes.seek(0)
+            os.write(terminal, notes.read())
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(terminal, 2)
+            os.close(terminal)

@@ -14,6 +14,7 @@ import keras
 import keras_tuner
 import numpy as np
 import numpy.typing as npt
+from sklearn.pipeline import Pipeline
 
 import tuner
 from tuner.bundle import Bundle, BundleConfig, check_bundle, read_config, write_config, write_manifest
@@ -355,7 +356,7 @@ def _write_bundle(output: Path, config: BundleConfig, *, model: Any, prepared: P
     values = {
         "config": config,
         "pipeline": _constructor_text(unfitted),
-        "imports": _estimator_imports(unfitted),
+        "imports": _train_script_imports(unfitted, task=config.data.task, form=config.data.form),
         "split": split,
         "batch_size": config.hyperparameters.get("batch_size", 32),
         "is_weighted": config.hyperparameters.get("balance") == "class_weights",
@@ -373,9 +374,15 @@ def _write_bundle(output: Path, config: BundleConfig, *, model: Any, prepared: P
     write_manifest(output)
 
 
-def _constructor_text(estimator: Any) -> str:
-    """The Python expression that makes an unfitted estimator, as scikit-learn prints it."""
-    return str(estimator.__repr__(N_CHAR_MAX=10**6))
+def _constructor_text(estimator: Any, *, indent: str = "") -> str:
+    """The Python expression that makes an unfitted estimator, one step a line."""
+    inner = indent + "    "
+    if isinstance(estimator, Pipeline):
+        steps = "".join(f"{inner}({name!r}, {_constructor_text(step, indent=inner)}),\n" for name, step in estimator.steps)
+        return f"Pipeline([\n{steps}{indent}])"
+    if isinstance(estimator, transformers.PerChannel):
+        return f"PerChannel({_constructor_text(estimator.transformer, indent=indent)}, seed={estimator.seed})"
+    return " ".join(str(estimator.__repr__(N_CHAR_MAX=10**6)).split())
 
 
 def _estimator_imports(estimator: Any) -> list[str]:
@@ -387,6 +394,20 @@ def _estimator_imports(estimator: Any) -> list[str]:
         public = "preprocessing" if module.startswith("tuner.") else ".".join(part for part in module.split(".") if not part.startswith("_"))
         names.setdefault(public, set()).add(type(item).__name__)
     return [f"from {module} import {', '.join(sorted(classes))}" for module, classes in sorted(names.items())]
+
+
+def _train_script_imports(estimator: Any, *, task: str, form: str) -> dict[str, list[str]]:
+    """The import lines of train.py: of installed packages, and of what lies beside it."""
+    lines = _estimator_imports(estimator)
+    installed = [line for line in lines if "from preprocessing" not in line]
+    installed.append("from sklearn.model_selection import train_test_split")
+    if task == "regression":
+        installed.append("from sklearn.preprocessing import StandardScaler as TargetScaler")
+    installed += {
+        "digits": ["from sklearn.datasets import load_digits"],
+        "image_folder": ["from PIL import Image, ImageOps"],
+    }.get(form, [])
+    return {"installed": sorted(installed), "beside": [line for line in lines if "from preprocessing" in line]}
 
 
 def _load_model(file: Path) -> Any:

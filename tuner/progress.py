@@ -147,17 +147,13 @@ def metric_text(trial: TrialRecord) -> str:
     """The numbers of a finished trial as a person reads them."""
     if not trial.seed_runs:
         return trial.outcome.meaning
-    run = trial.seed_runs[0]
-    parts = [
-        f"{label} {run.metrics[name]:.{digits}}"
-        for name, label, digits in (
-            ("val_balanced_accuracy", "balanced accuracy", "3f"),
-            ("val_accuracy", "accuracy", "3f"),
-            ("val_loss", "validation loss", "4g"),
-        )
-        if name in run.metrics
-    ]
-    return ", ".join([*parts, f"stability {run.score.stability:.2f}"])
+    return f"{_metrics_text(trial)}, stability {trial.seed_runs[0].score.stability:.2f}"
+
+
+def _metrics_text(trial: TrialRecord) -> str:
+    metrics = trial.seed_runs[0].metrics
+    known = (("balanced_accuracy", "balanced accuracy", ".3f"), ("accuracy", "accuracy", ".3f"), ("loss", "validation loss", ".4g"))
+    return ", ".join(f"{label} {metrics[f'val_{name}']:{digits}}" for name, label, digits in known if f"val_{name}" in metrics)
 
 
 def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
@@ -192,7 +188,7 @@ def leaders_table(trials: Sequence[TrialRecord]) -> Table:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for trial in rank(trials)[:NUM_LEADERS]:
         stability = "" if trial.stability is None else f"{trial.stability:.2f}"
-        told = metric_text(trial) if not trial.outcome.is_failed else trial.message or trial.outcome.meaning
+        told = trial.message or trial.outcome.meaning if trial.outcome.is_failed else _metrics_text(trial)
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
         table.add_row(str(trial.number), objective, stability, told)
     return table

@@ -21,6 +21,8 @@ import json
 import os
 import shutil
 import tempfile
+import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
@@ -266,7 +268,7 @@ def read_trace(path: Path) -> Trace:
             fields |= {name: archive[name].item() for name in _TRACE_NUMBERS}
             metrics = {name.removeprefix("metric/"): archive[name] for name in archive.files if name.startswith("metric/")}
             return Trace(**fields, metrics=metrics)
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
 
 

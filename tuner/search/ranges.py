@@ -161,7 +161,7 @@ def _bounded(hp: Any, text: str, *, is_parent: bool) -> Any:
     if is_word or len(parts) != 2:
         expected = f"A,B,C of {_values_text(hp)}" if is_word else "LOW:HIGH, or A,B,C"
         raise _MistakeError(f"{setting}: expected {expected}.")
-    low, high = (_number(_parsed(hp, part, setting=setting)) for part in parts)
+    low, high = (_parsed(hp, part, setting=setting) for part in parts)
     if low >= high:
         raise _MistakeError(
             f"{setting}: LOW must be less than HIGH. To have one value, write --fix {hp.name}={parts[0].strip()}."
@@ -261,7 +261,7 @@ def _value_type(hp: Any) -> type:
     return type(next(iter(hp.values)))
 
 
-def _parsed(hp: Any, text: str, *, setting: str) -> Value:
+def _parsed(hp: Any, text: str, *, setting: str) -> Any:
     """The text as a value of the hyperparameter's type."""
     kind = _value_type(hp)
     parsers: dict[type, Callable[[str], Value | None]] = {bool: _boolean, int: _whole, float: _finite, str: str}
@@ -288,14 +288,7 @@ def _whole(text: str) -> int | None:
     return int(value) if value is not None and value.is_integer() else None
 
 
-def _number(value: Value) -> float:
-    """A parsed bound; only numbers have bounds."""
-    if isinstance(value, str):
-        raise TypeError(f"{value!r} is not a number.")
-    return value
-
-
-def _require_known(hp: Any, values: Sequence[Value | float], *, setting: str, is_parent: bool) -> None:
+def _require_known(hp: Any, values: Sequence[Value], *, setting: str, is_parent: bool) -> None:
     wrong = [value for value in values if not is_possible(hp, value)]
     if wrong:
         why = " (others depend on it)" if is_parent and not isinstance(hp, kinds.Choice | kinds.Boolean) else ""
@@ -306,7 +299,7 @@ def _require_known(hp: Any, values: Sequence[Value | float], *, setting: str, is
         )
 
 
-def _require_positive(hp: Any, values: Sequence[Value | float], *, setting: str, is_zero_allowed: bool) -> None:
+def _require_positive(hp: Any, values: Sequence[Value], *, setting: str, is_zero_allowed: bool) -> None:
     """A logarithmic scale has no zero; a single value of zero is exact and allowed (no L2 at all)."""
     if getattr(hp, "sampling", "linear") == "linear":
         return
