@@ -1,0 +1,49 @@
+"""The search space for images: a 2-D convolutional network."""
+
+from __future__ import annotations
+
+import keras
+
+from search_spaces.blocks import ConvolutionSpace, Dimension
+
+__all__ = ["ImageSpace"]
+
+_PLANE = Dimension(
+    convolution=keras.layers.Conv2D,
+    max_pooling=keras.layers.MaxPooling2D,
+    average_pooling=keras.layers.AveragePooling2D,
+    global_pooling=keras.layers.GlobalAveragePooling2D,
+    axes=2,
+    # Two stacked 3x3 see what one 5x5 sees, at less cost. Source: Simonyan & Zisserman 2015 (VGG), section 2.3.
+    # 1x1 sees no neighbourhood, 7x7 costs five times a 3x3 on a CPU: neither is offered.
+    kernel_sizes=(3, 5),
+    default_kernel_size=3,
+    # From 65 pixels on a block halves twice. Source: convention of ResNet-like stems (stride 4 for 224 pixels).
+    large_size=64,
+    # 4 x 4 = 16 positions of at most 64 filters: the dense head then has at most 131,072 weights.
+    grid_size=4,
+)
+
+
+class ImageSpace(ConvolutionSpace):
+    """2-D convolutional networks for images of any size, number of channels and shape.
+
+    Args:
+        input_shape: (height, width, channels) of one prepared sample.
+        task: `classification` or `regression`.
+        num_classes: Number of classes; ignored for regression.
+        num_train: Samples in the training part: limits the batch size, sets the length of schedules.
+        epochs: Budget of one training: sets the length of schedules.
+
+    Raises:
+        ValueError: An argument is out of its range.
+
+    Example:
+        >>> import keras_tuner
+        >>> space = ImageSpace((28, 28, 1), task="classification", num_classes=10, num_train=8000, epochs=10)
+        >>> model = space.build(keras_tuner.HyperParameters())
+        >>> model.output_shape
+        (None, 10)
+    """
+
+    dimension = _PLANE
