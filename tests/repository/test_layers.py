@@ -50,12 +50,13 @@ def test_a_forbidden_import_is_found(copy: Path, file: str, line: str, contract:
     with (copy / file).open("a", encoding="utf-8") as stream:
         stream.write(f"\n\ndef late() -> None:\n    {line}\n")
     result = lint_imports(copy)
-    broken = [text for text in result.stdout.splitlines() if text.endswith("BROKEN") and contract in text]
+    broken = [text for text in result.stdout.splitlines() if " BROKEN" in text and contract in text]
     assert result.returncode == 1
     assert broken, result.stdout + result.stderr
 
 
 def test_every_module_has_a_layer(root: Path, setup_cfg: ConfigParser) -> None:
     layers = setup_cfg["importlinter:contract:layers"]["layers"].replace("|", " ").replace(":", " ").split()
-    modules = {f"tuner.{path.stem}" for path in (root / "tuner").iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert sorted(modules - {"tuner.__init__", "tuner.__pycache__"}) == sorted(set(layers) - {"reports"})
+    modules = {file.stem for file in (root / "tuner").glob("*.py")} - {"__init__"}
+    packages = {file.parent.name for file in (root / "tuner").glob("*/__init__.py")}
+    assert sorted(f"tuner.{name}" for name in modules | packages) == sorted(set(layers) - {"reports"})

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import re
 import shlex
 import subprocess
 import sys
 from configparser import ConfigParser
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from tuner.errors import ConfigError
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted(ROOT.glob("docs/*.md"))]
+PROGRAMS = ("make ", "python ", "tuner ")
 SHELLS = ("", "bash", "console", "sh", "shell")
 FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w*)[^\n]*\n(?P<body>.*?)^(?P=indent)```$", re.MULTILINE | re.DOTALL
@@ -28,12 +30,13 @@ LINK = re.compile(r"\[[^\]]*\]\((?P<target>[^)\s]+)(?:\s+\"[^\"]*\")?\)")
 INLINE_CODE = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Command:
     """One command line in a document."""
 
     document: Path
     words: tuple[str, ...]
+    is_mention: bool
 
     def __str__(self) -> str:
         return f"{self.document.name}: {shlex.join(self.words)}"
@@ -44,11 +47,20 @@ def code_blocks(text: str) -> list[tuple[str, str]]:
     return [(match["language"], match["body"]) for match in FENCE.finditer(text)]
 
 
+def shell_text(text: str) -> str:
+    """The shell blocks of a document, a command on each line."""
+    return "\n".join(body.replace("\\\n", " ") for language, body in code_blocks(text) if language in SHELLS)
+
+
+def mentions(text: str) -> str:
+    """The inline code of a document that is a command, one on each line; its arguments may be left out."""
+    return "\n".join(code for code in INLINE_CODE.findall(FENCE.sub("", text)) if code.startswith(PROGRAMS))
+
+
 def command_lines(text: str) -> list[list[str]]:
-    """The words of each shell command in the text, without prompt, comment and variables set before it."""
-    bodies = [body.replace("\\\n", " ") for language, body in code_blocks(text) if language in SHELLS]
+    """The words of each command in shell text, without prompt, comment and variables set before it."""
     found = []
-    for line in "\n".join(bodies).splitlines():
+    for line in text.splitlines():
         lexer = shlex.shlex(re.sub(r"^\s*\$ ", "", line), posix=True, punctuation_chars=";&|<>")
         lexer.whitespace_split = True
         try:
@@ -68,19 +80,19 @@ def command_lines(text: str) -> list[list[str]]:
 def commands(*, program: str) -> list[Command]:
     """All commands in the documents that start this program."""
     return [
-        Command(document, tuple(words))
+        Command(document, tuple(words), is_mention=part is mentions)
         for document in DOCUMENTS
-        for words in command_lines(document.read_text(encoding="utf-8"))
+        for part in (shell_text, mentions)
+        for words in command_lines(part(document.read_text(encoding="utf-8")))
         if Path(words[0]).name == program
     ]
 
 
 def tuner_commands() -> list[Command]:
     """`python -m tuner ...` and `tuner ...`, as what follows the program's name."""
-    by_module = [
-        Command(c.document, c.words[3:]) for c in commands(program="python") if c.words[1:3] == ("-m", "tuner")
-    ]
-    return by_module + [Command(c.document, c.words[1:]) for c in commands(program="tuner")]
+    by_module = [found for found in commands(program="python") if found.words[1:3] == ("-m", "tuner")]
+    cut = [(found, 3) for found in by_module] + [(found, 1) for found in commands(program="tuner")]
+    return [dataclasses.replace(found, words=found.words[start:]) for found, start in cut]
 
 
 def parse(words: tuple[str, ...]) -> None:
@@ -152,7 +164,8 @@ def test_readme_shows_the_first_commands() -> None:
 
 @pytest.mark.parametrize("command", tuner_commands(), ids=str)
 def test_command_is_one_that_the_program_takes(command: Command) -> None:
-    parse(command.words)
+    with contextlib.suppress(*([click.MissingParameter] if command.is_mention else [])):
+        parse(command.words)
 
 
 @pytest.mark.parametrize(
@@ -229,6 +242,8 @@ def test_python_examples_run(document: Path, tmp_path: Path) -> None:
 
 def test_the_reader_of_documents() -> None:
     shell = "```bash\n$ CI=true make x # why\ntuner search \\\n  --json | tee f && cd ..\n```\n"
-    text = f"# A b: `c`!\n{shell}```python\nx = 1\n```\n"
+    text = f"# A b: `c`!\n{shell}```python\nx = 1\n```\n`tuner x` or `tuner`\n"
     assert code_blocks(text)[1] == ("python", "x = 1\n")
-    assert command_lines(text) == [["make", "x"], ["tuner", "search", "--json"], ["tee", "f"], ["cd", ".."]]
+    in_block = [["make", "x"], ["tuner", "search", "--json"], ["tee", "f"], ["cd", ".."]]
+    assert command_lines(shell_text(text)) == in_block
+    assert command_lines(mentions(text)) == [["tuner", "x"]]
