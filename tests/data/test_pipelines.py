@@ -116,6 +116,19 @@ def test_missing_values_get_the_median_of_training():
         assert result.item() == pytest.approx(expected)
 
 
+def test_robust_scaling_does_not_leave_a_mostly_constant_column_at_its_raw_size():
+    spec = DataSpec("table", "series", "regression", (1,), feature_names=("a",))
+    x = np.zeros((100, 1))
+    x[:10] = 5000
+    assert pipelines.build(spec, {"scaler": "robust"}).fit_transform(x).max() == pytest.approx(5000 / 1500)
+
+
+def test_robust_scaling_is_by_median_and_quartiles():
+    spec = DataSpec("table", "series", "regression", (1,), feature_names=("a",))
+    found = pipelines.build(spec, {"scaler": "robust"}).fit_transform(np.array([[0.0], [1.0], [2.0], [3.0], [9.0]]))
+    np.testing.assert_allclose(found.ravel(), [-1, -0.5, 0, 0.5, 3.5], rtol=1e-6)
+
+
 def test_target_scaler():
     assert pipelines.build_target(IMAGE) is None
     scaled = pipelines.build_target(TABLE).fit_transform([[1.0], [3.0]])

@@ -142,8 +142,11 @@ def _column_steps(chosen: Mapping[str, str]) -> list[tuple[str, Any]]:
     if chosen.get("outliers") == "clip":
         steps.append(("outliers", Winsorizer()))
     if chosen["scaler"] == "yeo-johnson":
-        # Powers of values far outside the training range overflow, and its fit needs columns of moderate size.
+        # Powers of values far outside the training range overflow.
         steps.append(("range", Winsorizer(lower_quantile=0.0, upper_quantile=1.0, reach=0.0)))
+    if chosen["scaler"] in ("robust", "yeo-johnson"):
+        # A column whose quartiles are equal has no interquartile range to be scaled by, and keeps this size; the fit
+        # of the powers needs columns of moderate size.
         steps.append(("size", StandardScaler()))
     scalers = {
         "standard": StandardScaler,
