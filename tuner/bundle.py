@@ -1,14 +1,14 @@
 """The layout of an exported bundle, its manifest, and the check that nothing in it was changed. No Keras in here.
 
-    config.yaml         hyperparameters, epochs, data and pipeline settings, seeds, measured figures, versions
-    model.keras         the trained model, plain Keras layers
-    pipeline.skops      the fitted scikit-learn pipeline (target_scaler.skops beside it for regression)
-    preprocessing.py    the transformers that scikit-learn does not have
-    train.py            stand-alone script that trains the configuration again
-    requirements.txt    what train.py needs
-    README.md           model card
-    space.py            the user's search space, if it was one
-    manifest.json       sha256 of each file
+config.yaml         hyperparameters, epochs, data and pipeline settings, seeds, measured figures, versions
+model.keras         the trained model, plain Keras layers
+pipeline.skops      the fitted scikit-learn pipeline (target_scaler.skops beside it for regression)
+preprocessing.py    the transformers that scikit-learn does not have
+train.py            stand-alone script that trains the configuration again
+requirements.txt    what train.py needs
+README.md           model card
+space.py            the user's search space, if it was one
+manifest.json       sha256 of each file
 """
 
 from __future__ import annotations
@@ -91,7 +91,11 @@ def write_config(file: Path, config: BundleConfig) -> None:
     yaml = ruamel.yaml.YAML()
     yaml.default_flow_style = False
     yaml.dump(pydantic.TypeAdapter(BundleConfig).dump_python(config, mode="json"), stream)
-    write_text(file, "# Made by `python -m tuner export`. Train it again with: python -m tuner train config.yaml DATA\n" + stream.getvalue())
+    write_text(
+        file,
+        "# Made by `python -m tuner export`. Train it again with: python -m tuner train config.yaml DATA\n"
+        + stream.getvalue(),
+    )
 
 
 def read_config(file: Path) -> BundleConfig:
@@ -108,17 +112,28 @@ def read_config(file: Path) -> BundleConfig:
         content: Any = ruamel.yaml.YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
         return pydantic.TypeAdapter(BundleConfig).validate_python(content)
     except OSError as error:
-        raise BundleError(f"{str(file)!r} cannot be read: {error.strerror}. Give a bundle made by `python -m tuner export`, or its config.yaml.") from error
+        raise BundleError(
+            f"{str(file)!r} cannot be read: {error.strerror}. Give a bundle made by `python -m tuner export`, or its "
+            "config.yaml."
+        ) from error
     except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
         raise BundleError(f"{str(file)!r} is not valid YAML: {error}. Export the bundle again.") from error
     except pydantic.ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}" for detail in error.errors()[:5])
-        raise BundleError(f"{str(file)!r} is not the configuration of a bundle ({problems}). Export the bundle again.") from error
+        problems = "; ".join(
+            f"{'.'.join(map(str, detail['loc'])) or 'file'}: {detail['msg']}" for detail in error.errors()[:5]
+        )
+        raise BundleError(
+            f"{str(file)!r} is not the configuration of a bundle ({problems}). Export the bundle again."
+        ) from error
 
 
 def write_manifest(root: Path) -> None:
     """Write the sums of all files; the last step of an export."""
-    sums = {file.relative_to(root).as_posix(): _sha256(file) for file in sorted(root.rglob("*")) if file.is_file() and file.name != MANIFEST}
+    sums = {
+        file.relative_to(root).as_posix(): _sha256(file)
+        for file in sorted(root.rglob("*"))
+        if file.is_file() and file.name != MANIFEST
+    }
     write_text(root / MANIFEST, json.dumps({"schema_version": 1, "sha256": sums}, indent=2) + "\n")
 
 
@@ -129,7 +144,9 @@ def check_bundle(root: Path) -> Bundle:
         BundleError: A file is missing, or does not match its sum.
     """
     if not (root / MANIFEST).is_file():
-        raise BundleError(f"{str(root)!r} is no bundle: it has no {MANIFEST}. Make one with: python -m tuner export RUN -o DIR")
+        raise BundleError(
+            f"{str(root)!r} is no bundle: it has no {MANIFEST}. Make one with: python -m tuner export RUN -o DIR"
+        )
     try:
         sums: dict[str, str] = pydantic.TypeAdapter(dict[str, str]).validate_python(
             json.loads((root / MANIFEST).read_text(encoding="utf-8"))["sha256"]

@@ -105,7 +105,9 @@ def _scalar(annotation: Any) -> type:
 def _config(context: click.Context, options: dict[str, Any], file: Path | None) -> SearchConfig:
     """Flag > file > default."""
     given = {
-        name: value for name, value in options.items() if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        name: value
+        for name, value in options.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
     }
     for name in _REPEATED:
         if name in given:
@@ -132,13 +134,18 @@ def cli() -> None:
 
 @cli.command()
 @_search_options
-@click.option("--run", "run_dir", type=click.Path(path_type=Path), help="Run folder; the same again goes on where it stopped.")
+@click.option(
+    "--run", "run_dir", type=click.Path(path_type=Path), help="Run folder; the same again goes on where it stopped."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
-@click.option("--events", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line for each event to FILE.")
+@click.option(
+    "--events", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line for each event to FILE."
+)
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the result.")
 @click.pass_context
 def search(
     context: click.Context,
+    /,
     config_file: Path | None,
     run_dir: Path | None,
     as_json: bool,
@@ -226,7 +233,7 @@ def _verdict(trials: Any) -> int:
 @click.option("--seed", type=int, default=0, help="Of the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
 @click.pass_context
-def audit(context: click.Context, as_json: bool, **options: Any) -> None:
+def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
     """Look for faults in DATA before a training second is spent. Exit code 3 if any is severe."""
     import dataclasses
 
@@ -269,7 +276,9 @@ def status(run: Path, as_json: bool) -> None:
         return
     console = Console(stderr=True)
     finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
-    console.print(f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training")
+    console.print(
+        f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training"
+    )
     for trial in trials:
         if trial.outcome is Outcome.RUNNING:
             console.print(f"trial {trial.number}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
@@ -291,7 +300,9 @@ def report(run: Path) -> None:
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle; new or empty.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle; new or empty."
+)
 @click.option("--trial", type=int, help="Export this trial instead of the best.")
 def export(run: Path, output: Path, trial: int | None) -> None:
     """Write the best configuration as one bundle: settings, model, fitted pipeline, training script, model card."""
@@ -309,14 +320,16 @@ def export(run: Path, output: Path, trial: int | None) -> None:
 @cli.command()
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.argument("data")
-@click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="CSV file to write.")
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="CSV file to write."
+)
 def predict(bundle: Path, data: str, output: Path) -> None:
     """Predict DATA with an exported BUNDLE: label and probabilities (or the number) of each row."""
     from tuner.bundle import check_bundle
 
     check_bundle(bundle)
     with _quiet_tensorflow():
-        from tuner.export import predict_file
+        from tuner.inference import predict_file
 
         num_rows = predict_file(bundle, data, output)
     _say(f"{num_rows:,} predictions written to {output}")
@@ -325,13 +338,15 @@ def predict(bundle: Path, data: str, output: Path) -> None:
 @cli.command()
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("data", required=False)
-@click.option("--seed", type=int, help="Another seed of the initial weights and the order; by default the exported one.")
+@click.option(
+    "--seed", type=int, help="Another seed of the initial weights and the order; by default the exported one."
+)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 def train(config: Path, data: str | None, seed: int | None, output: Path | None, as_json: bool) -> None:
     """Train an exported configuration again: CONFIG is a bundle or its config.yaml."""
     with _quiet_tensorflow():
-        from tuner.export import train_again
+        from tuner.retrain import train_again
 
         outcome = train_again(config, data, seed=seed, output=output)
     for name, value in outcome.items():

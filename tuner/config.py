@@ -19,7 +19,7 @@ from tuner.errors import ConfigError, did_you_mean
 
 __all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "load_file", "load_resolved", "resolve"]
 
-# Options that may change when a run goes on: budgets, and where the same data now lies. Everything else decides the numbers.
+# Options that may change when a run goes on: budgets, and where the same data now lies. All others decide the numbers.
 RESUMABLE_KEYS = ("data", "trials", "time_limit", "force")
 
 # Options of version 1 of the file; a later version keeps reading it.
@@ -34,33 +34,49 @@ class SearchConfig(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
     data: str | None = pydantic.Field(
-        None, description="Folder of class folders, .npz, .csv, .tsv or .parquet; without it, scikit-learn's handwritten digits."
+        None,
+        description="Folder of class folders, .npz, .csv, .tsv or .parquet; by default scikit-learn's digits.",
     )
-    kind: Literal["auto", "image", "series"] = pydantic.Field("auto", description="Kind of data; guessed and said by default.")
+    kind: Literal["auto", "image", "series"] = pydantic.Field(
+        "auto", description="Kind of data; guessed and said by default."
+    )
     target: str | None = pydantic.Field(None, description="Target column of a table; guessed and said by default.")
     task: Literal["auto", "classification", "regression"] = pydantic.Field(
         "auto", description="What to learn; guessed from the target and said by default."
     )
     image_size: int | None = pydantic.Field(
-        None, ge=8, le=1024, description="Side in pixels to which a folder of images is resized; by default its usual size, at most 64."
+        None,
+        ge=8,
+        le=1024,
+        description="Side in pixels to which a folder of images is resized; by default its usual size, at most 64.",
     )
-    space: str | None = pydantic.Field(None, description="Search space: a name, or FILE.py:OBJECT; by default the kind's own.")
+    space: str | None = pydantic.Field(
+        None, description="Search space: a name, or FILE.py:OBJECT; by default the kind's own."
+    )
     range: dict[str, str] = pydantic.Field(
-        default_factory=dict, description="NAME=LOW:HIGH narrows a hyperparameter; NAME=A,B,C narrows a choice. Repeatable."
+        default_factory=dict,
+        description="NAME=LOW:HIGH narrows a hyperparameter; NAME=A,B,C narrows a choice. Repeatable.",
     )
-    fix: dict[str, str] = pydantic.Field(default_factory=dict, description="NAME=VALUE fixes a hyperparameter. Repeatable.")
+    fix: dict[str, str] = pydantic.Field(
+        default_factory=dict, description="NAME=VALUE fixes a hyperparameter. Repeatable."
+    )
     trials: int = pydantic.Field(30, ge=1, description="Number of configurations to try.")
     epochs: int = pydantic.Field(20, ge=1, description="Epochs of each trial.")
     time_limit: float | None = pydantic.Field(
-        None, gt=0, description="Stop after this time: 90s, 30m, 2h. The running trial is put back, and the same command goes on."
+        None,
+        gt=0,
+        description="Stop after this time: 90s, 30m, 2h. The running trial is put back, and the same command goes on.",
     )
     metric: Literal["auto", "accuracy", "balanced_accuracy", "loss"] = pydantic.Field(
-        "auto", description="What to judge by: accuracy, balanced_accuracy (default when classes are more unequal than 3:1) or loss."
+        "auto",
+        description="What to judge by: accuracy, balanced_accuracy (default from 3:1 unequal classes on) or loss.",
     )
     objective: Literal["stable", "val_loss", "val_accuracy"] = pydantic.Field(
         "stable", description="What is minimised: error and instability together, or one number alone."
     )
-    stability_weight: float = pydantic.Field(0.2, ge=0, le=10, description="Weight of instability in the objective `stable`.")
+    stability_weight: float = pydantic.Field(
+        0.2, ge=0, le=10, description="Weight of instability in the objective `stable`."
+    )
     algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
@@ -119,7 +135,9 @@ def load_file(file: Path) -> dict[str, Any]:
     try:
         content = ruamel.yaml.YAML(typ="safe", pure=True).load(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise ConfigError(f"Configuration file {str(file)!r} cannot be read: {error.strerror}. Give --config an existing file.") from error
+        raise ConfigError(
+            f"Configuration file {str(file)!r} cannot be read: {error.strerror}. Give --config an existing file."
+        ) from error
     except (ruamel.yaml.error.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"Configuration file {str(file)!r} is not valid YAML: {error}") from error
     if not isinstance(content, dict):

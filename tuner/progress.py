@@ -1,4 +1,4 @@
-"""What a person sees of a search: live on a terminal, plain lines elsewhere, a summary at the end; events for machines."""
+"""What a person sees of a search: live on a terminal, plain lines elsewhere, a summary; and events for machines."""
 
 from __future__ import annotations
 
@@ -54,7 +54,11 @@ class Progress:
         self._started = time.monotonic()
         self._shown: set[int] = set()
         self._finished_before: int | None = None
-        self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal and not is_quiet else None
+        self._live = (
+            Live(console=console, refresh_per_second=4, transient=True)
+            if console.is_terminal and not is_quiet
+            else None
+        )
 
     def __enter__(self) -> Progress:
         if self._live:
@@ -89,7 +93,9 @@ class Progress:
         for trial in running:
             losses = trial.epoch_losses
             last = f", validation loss {losses[-1]:.4g}" if losses else ""
-            lines.append(Text(f"trial {trial.number}: epoch {len(losses) + 1} of {self._config.epochs}{last}", style="dim"))
+            lines.append(
+                Text(f"trial {trial.number}: epoch {len(losses) + 1} of {self._config.epochs}{last}", style="dim")
+            )
         if not running and num_finished < self._config.trials:
             lines.append(Text("starting the worker (loading TensorFlow) ...", style="dim"))
         if best is not None:
@@ -152,8 +158,14 @@ def metric_text(trial: TrialRecord) -> str:
 
 def _metrics_text(trial: TrialRecord) -> str:
     metrics = trial.seed_runs[0].metrics
-    known = (("balanced_accuracy", "balanced accuracy", ".3f"), ("accuracy", "accuracy", ".3f"), ("loss", "validation loss", ".4g"))
-    return ", ".join(f"{label} {metrics[f'val_{name}']:{digits}}" for name, label, digits in known if f"val_{name}" in metrics)
+    known = (
+        ("balanced_accuracy", "balanced accuracy", ".3f"),
+        ("accuracy", "accuracy", ".3f"),
+        ("loss", "validation loss", ".4g"),
+    )
+    return ", ".join(
+        f"{label} {metrics[f'val_{name}']:{digits}}" for name, label, digits in known if f"val_{name}" in metrics
+    )
 
 
 def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
@@ -173,11 +185,16 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
     what = f"{spec.num_classes} classes" if spec.num_classes else "regression"
     lines = [
         f"{dataset.source}: {spec.kind} data, {shape}, {what}; "
-        f"{dataset.num_train:,} rows to train, {dataset.num_validation:,} to validate, {dataset.num_test:,} kept for the test"
+        f"{dataset.num_train:,} rows to train, {dataset.num_validation:,} to validate, "
+        f"{dataset.num_test:,} kept for the test"
     ]
     lines += [f"note: {note}" for note in dataset.notes]
     lines += [f"audit: {finding.cause}" for finding in dataset.findings]
-    judged = {"loss": "validation loss", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy (classes are unequal)"}
+    judged = {
+        "loss": "validation loss",
+        "accuracy": "accuracy",
+        "balanced_accuracy": "balanced accuracy (classes are unequal)",
+    }
     return [*lines, f"judged by {judged[dataset.metric]}; a constant answer has error {dataset.chance_error:.3f}"]
 
 
@@ -208,7 +225,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             *(f"  {name} = {_value(value)}" for name, value in best.hyperparameters.items()),
             "Stable: the loss stayed close to its best all along."
             if stability >= STABLE
-            else f"Not stable (stability {stability:.2f} is below {STABLE}): more trials, more epochs or a lower learning-rate range may help.",
+            else f"Not stable (below {STABLE}): try more trials, or lower learning rates with --range learning_rate=...",
         ]
     if report is not None:
         lines.append(f"Report: {report}")

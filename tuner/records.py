@@ -62,8 +62,8 @@ class Outcome(enum.StrEnum):
 
 _OUTCOME_MEANINGS = {
     Outcome.COMPLETED: "Trained to the end of its budget.",
-    Outcome.NOT_LEARNING: "Trained to the end, but the loss stayed at chance level. Try a higher learning rate or less regularisation.",
-    Outcome.DIVERGED: "The loss became NaN or infinite. Try a lower learning rate, gradient clipping, or scaled inputs.",
+    Outcome.NOT_LEARNING: "The loss stayed at chance level. Try a higher learning rate or less regularisation.",
+    Outcome.DIVERGED: "The loss became NaN or infinite. Try a lower learning rate, clipping, or scaled inputs.",
     Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
     Outcome.CRASHED: "The worker process died while it ran this trial; the log says how.",
     Outcome.RUNNING: "Training now.",
@@ -152,7 +152,7 @@ class DatasetRecord:
         num_train, num_validation, num_test: Rows of each part.
         class_counts: Rows per class over all parts; empty for regression.
         num_features_missing: Features (or channels) with missing values.
-        chance_loss: L0: label entropy of the training part in nats; for regression the variance of the scaled target, 1.
+        chance_loss: L0: label entropy of the training part in nats; for regression the variance of its target.
         chance_error: Error of the best constant answer under the study's metric; for regression the chance loss.
         metric: `accuracy`, `balanced_accuracy` or `loss`.
         notes: Decisions taken on the way that the user should know.
@@ -179,7 +179,8 @@ class Trace:
     """What one training left behind: numbers only, so that it can be scored without Keras.
 
     Attributes:
-        step_loss: Plain batch loss before each update, unsmoothed, unweighted, without regularisation terms; shape (steps,).
+        step_loss: Plain batch loss before each update: unsmoothed, unweighted, without regularisation terms;
+            shape (steps,).
         grad_norm: Global gradient norm of each step; shape (steps,), or empty if not recorded.
         train_loss: Mean plain loss of each epoch; shape (epochs,).
         validation_loss: Plain validation loss of each epoch, or empty; shape (epochs,).

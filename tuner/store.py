@@ -8,6 +8,8 @@
         trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only)
         logs/               one log file per worker
         report.html
+        test.json           what the test part was used for, once something was exported
+        space.py            copy of the user's search space, if it is one
 
 A file is written under a temporary name in the same folder, flushed to the disk, then renamed: a reader
 (and a process that was killed half-way) sees the old file or the new one, never a part of one.
@@ -17,7 +19,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import os
 import shutil
 import tempfile
@@ -30,7 +31,6 @@ from typing import IO, Any, TypeVar
 import filelock
 import numpy as np
 import pydantic
-import pydantic_core
 
 from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
@@ -120,7 +120,9 @@ def read_json(path: Path, record_type: type[Record]) -> Record:
     try:
         return pydantic.TypeAdapter(record_type).validate_json(path.read_bytes())
     except FileNotFoundError as error:
-        raise RunError(f"{str(path)!r} is missing. Run the same search again to go on, or start a new --run.") from error
+        raise RunError(
+            f"{str(path)!r} is missing. Run the same search again to go on, or start a new --run."
+        ) from error
     except (pydantic.ValidationError, UnicodeDecodeError) as error:
         raise RunError(
             f"{str(path)!r} does not hold a valid {record_type.__name__}: it was cut short or edited. "
@@ -145,6 +147,7 @@ class RunFolder:
         self.trials_dir = root / "trials"
         self.logs_dir = root / "logs"
         self.report_file = root / "report.html"
+        self.test_file = root / "test.json"
         self.space_file = root / "space.py"
 
     @classmethod
@@ -166,8 +169,12 @@ class RunFolder:
         """
         folder = cls(root)
         if not folder.config_file.is_file():
-            known = sorted(str(file.parent) for file in root.parent.glob("*/config.yaml")) if root.parent.is_dir() else []
-            hint = f"Runs beside it: {', '.join(known[-5:])}." if known else "Start one with: python -m tuner search DATA"
+            known = (
+                sorted(str(file.parent) for file in root.parent.glob("*/config.yaml")) if root.parent.is_dir() else []
+            )
+            hint = (
+                f"Runs beside it: {', '.join(known[-5:])}." if known else "Start one with: python -m tuner search DATA"
+            )
             raise RunError(f"{str(root)!r} is not a run folder (it has no config.yaml). {hint}")
         return folder
 
@@ -266,7 +273,9 @@ def read_trace(path: Path) -> Trace:
         with np.load(path, allow_pickle=False) as archive:
             fields: dict[str, Any] = {name: archive[name] for name in _TRACE_ARRAYS}
             fields |= {name: archive[name].item() for name in _TRACE_NUMBERS}
-            metrics = {name.removeprefix("metric/"): archive[name] for name in archive.files if name.startswith("metric/")}
+            metrics = {
+                name.removeprefix("metric/"): archive[name] for name in archive.files if name.startswith("metric/")
+            }
             return Trace(**fields, metrics=metrics)
     except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error

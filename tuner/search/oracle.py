@@ -113,12 +113,16 @@ def _parameter_names(space: keras_tuner.HyperParameters) -> list[str]:
     return [
         hyperparameter.name
         if counts[hyperparameter.name] == 1
-        else f"{hyperparameter.name} if {json.dumps([condition.get_config() for condition in hyperparameter.conditions])}"
+        else f"{hyperparameter.name} if {_conditions_text(hyperparameter)}"
         for hyperparameter in space.space
     ]
 
 
-def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any) -> HyperparameterValue:
+def _conditions_text(hyperparameter: Any) -> str:
+    return json.dumps([condition.get_config() for condition in hyperparameter.conditions])
+
+
+def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any) -> Any:
     """Ask Optuna for one value. A logarithmic range in steps becomes a choice among its few values."""
     if isinstance(hyperparameter, hyperparameter_types.Boolean):
         return proposal.suggest_categorical(name, [False, True])

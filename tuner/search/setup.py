@@ -15,7 +15,7 @@ from tuner.data.split import Split
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
 from tuner.records import DatasetRecord, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
-from tuner.store import RunFolder
+from tuner.store import RunFolder, write_text
 
 __all__ = ["choose_folder", "describe_dataset", "prepare", "read_data"]
 
@@ -58,10 +58,8 @@ def describe_dataset(
     counts = (
         np.bincount(dataset.y.astype(np.int64), minlength=spec.num_classes) if spec.num_classes else np.empty(0, int)
     )
-    if (
-        config.metric in ("accuracy", "balanced_accuracy")
-        and not spec.num_classes
-        or (config.objective == "val_accuracy" and not spec.num_classes)
+    if (config.metric in ("accuracy", "balanced_accuracy") and not spec.num_classes) or (
+        config.objective == "val_accuracy" and not spec.num_classes
     ):
         raise ConfigError(
             "Accuracy needs classes, and the target is a number (regression). Use --metric loss --objective stable."
@@ -113,10 +111,18 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
     elif root.is_dir() and any(root.iterdir()):
         raise RunError(f"{str(root)!r} exists and is no run folder. Give --run an empty or new folder.")
     folder = RunFolder.create(root, config)
+    _copy_space(config, folder)
     cache.save_raw(folder.data_dir, data.dataset, data.split)
     # Last: where this file is, the data is complete.
     folder.save_dataset(data.record)
     return folder, data.record
+
+
+def _copy_space(config: SearchConfig, folder: RunFolder) -> None:
+    """Keep a copy of the user's search space with the run; the bundle carries it."""
+    file = Path(config.space.rpartition(":")[0]) if config.space and ":" in config.space else None
+    if file is not None and file.is_file():
+        write_text(folder.space_file, file.read_text(encoding="utf-8"))
 
 
 def choose_folder(config: SearchConfig, *, runs_dir: Path = RUNS_DIR) -> tuple[Path, bool]:

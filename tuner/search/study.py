@@ -35,7 +35,8 @@ class Study:
     Args:
         folder: The run; its study file is made if need be.
         algorithm: How configurations are proposed.
-        seed: Search seed; proposal n follows from (seed, n), so that a resumed search proposes what an uninterrupted one does.
+        seed: Search seed; proposal n follows from (seed, n), so that a resumed search proposes what an uninterrupted
+            one does.
     """
 
     def __init__(self, folder: RunFolder, *, algorithm: Literal["tpe", "random"] = "tpe", seed: int = 0) -> None:
@@ -218,5 +219,6 @@ def _storage(folder: RunFolder) -> optuna.storages.RDBStorage:
     except (SQLAlchemyError, OSError, RuntimeError) as error:
         raise EnvironmentFault(
             f"The study {str(folder.study_file)!r} cannot be opened: {str(error).splitlines()[0]}. "
-            "Check that the folder may be written and has space; a damaged file can be moved away, the trials folder keeps its records."
+            "Check that the folder may be written and has space. A damaged file can be moved away: the search then "
+            "starts again, and the old records stay in the trials folder until their numbers are used again."
         ) from error

@@ -144,7 +144,7 @@ class StabilityTuner(keras_tuner.Tuner):
         if validation_data is None:
             if not 0 < validation_split < 1:
                 raise ConfigError(
-                    "search() needs validation_data=(x_val, y_val) or validation_split=0.2: stability is judged on both."
+                    "search() needs validation_data=(x_val, y_val) or validation_split=0.2: both losses are judged."
                 )
             cut = round(len(x) * (1 - validation_split))
             x, y, validation_data = x[:cut], y[:cut], (x[cut:], y[cut:])
@@ -155,7 +155,7 @@ class StabilityTuner(keras_tuner.Tuner):
         """What the trials are held against, from the labels of the training part."""
         y = np.argmax(data.y, axis=-1) if data.y.ndim == 2 and data.y.shape[1] > 1 else data.y.reshape(-1)
         num_classes = (
-            int(y.max()) + 1 if np.issubdtype(y.dtype, np.integer) or data.y.ndim == 2 and data.y.shape[1] > 1 else 0
+            int(y.max()) + 1 if np.issubdtype(y.dtype, np.integer) or (data.y.ndim == 2 and data.y.shape[1] > 1) else 0
         )
         counts = np.bincount(y) if num_classes else np.empty(0)
         metric: Any = choose_metric(counts) if self._metric == "auto" else self._metric
@@ -209,8 +209,9 @@ class StabilityTuner(keras_tuner.Tuner):
         self._errors_in_a_row.append(training.run.message)
         if len(self._errors_in_a_row) >= MAX_FAILURES_IN_A_ROW:
             raise SpaceError(
-                f"{MAX_FAILURES_IN_A_ROW} trials in a row failed with an exception, the last with: {training.run.message}. "
-                "Mend the search space (build or fit), then start a new search; the log of the worker has the traceback."
+                f"{MAX_FAILURES_IN_A_ROW} trials in a row failed with an exception, the last with: "
+                f"{training.run.message}. Mend the search space (build or fit), then start a new search; the worker's "
+                "log has the traceback."
             )
 
     def _try_run_and_update_trial(self, trial: trial_module.Trial, *fit_args: Any, **fit_kwargs: Any) -> None:

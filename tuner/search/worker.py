@@ -16,6 +16,7 @@ import numpy as np
 from keras_tuner.engine import trial as trial_module
 
 from tuner.data import cache, pipelines
+from tuner.data.cache import Prepared
 from tuner.data.pipelines import Choice
 from tuner.records import DatasetRecord, HyperparameterValue, Trace
 from tuner.search import spaces
@@ -26,7 +27,15 @@ from tuner.stability.judgement import Judgement
 from tuner.store import RunFolder, write_json
 from tuner.training.seedrun import StopTraining, TrainingData
 
-__all__ = ["discover_space", "judgement_of", "preprocessing_choices", "training_data", "work"]
+__all__ = [
+    "discover_space",
+    "hyperparameters_of",
+    "judgement_of",
+    "prepared_data",
+    "preprocessing_choices",
+    "training_data",
+    "work",
+]
 
 
 class OutOfTime(StopTraining):
@@ -81,7 +90,10 @@ def discover_space(folder: RunFolder) -> tuple[keras_tuner.HyperModel, keras_tun
         config.space, dataset.spec, num_train=dataset.num_train, epochs=config.epochs, base_dir=Path.cwd()
     )
     space = spaces.discover(hypermodel, preprocessing_choices(dataset))
-    return hypermodel, spaces.apply_ranges(space, ranges=config.range, fixed=config.fix)
+    space = spaces.apply_ranges(space, ranges=config.range, fixed=config.fix)
+    # One build with the user's values: what cannot be built is said before the first trial.
+    spaces.build_model(hypermodel, space.copy())
+    return hypermodel, space
 
 
 def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:
@@ -91,14 +103,26 @@ def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:
     return pipelines.choices(dataset.spec, has_missing=dataset.num_features_missing > 0, imbalance=imbalance)
 
 
+def hyperparameters_of(values: dict[str, HyperparameterValue]) -> keras_tuner.HyperParameters:
+    """Recorded values as `build(hp)` takes them: what it asks for gets the recorded value."""
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(values)
+    return hp
+
+
+def prepared_data(
+    folder: RunFolder, dataset: DatasetRecord, hyperparameters: dict[str, HyperparameterValue]
+) -> Prepared:
+    """The data through the pipeline that a configuration's preprocessing values describe."""
+    return cache.prepared(folder.data_dir, dataset.spec, {name: str(value) for name, value in hyperparameters.items()})
+
+
 def training_data(
     folder: RunFolder, dataset: DatasetRecord, hyperparameters: dict[str, HyperparameterValue]
 ) -> TrainingData:
-    """The arrays for one configuration, through the pipeline that its preprocessing values describe."""
-    names = {choice.name for choice in preprocessing_choices(dataset)}
-    params = {name: str(value) for name, value in hyperparameters.items() if name in names}
-    prepared = cache.prepared(folder.data_dir, dataset.spec, params)
-    weighted = params.get("balance") == "class_weights"
+    """The arrays, and the weights of the classes, for one configuration."""
+    prepared = prepared_data(folder, dataset, hyperparameters)
+    weighted = hyperparameters.get("balance") == "class_weights"
     return TrainingData(
         x=prepared.train.x,
         y=prepared.train.y,

@@ -126,5 +126,7 @@ def chance_levels(y: npt.NDArray[Any], *, num_classes: int, metric: MetricName) 
         return variance, variance
     share = np.bincount(y.astype(np.int64), minlength=num_classes) / len(y)
     entropy = float(-np.sum(share[share > 0] * np.log(share[share > 0])))
-    error = {"accuracy": 1.0 - float(share.max()), "balanced_accuracy": 1.0 - 1.0 / num_classes, "loss": entropy}[metric]
+    error = {"accuracy": 1.0 - float(share.max()), "balanced_accuracy": 1.0 - 1.0 / num_classes, "loss": entropy}[
+        metric
+    ]
     return entropy, error

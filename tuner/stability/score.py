@@ -46,7 +46,7 @@ MAX_INSTABILITY_NATS = 5.0
 NOT_LEARNING_FRAC = 0.98
 # Fewer than these cannot be judged. Source: convention ("a few dozen steps, fewer than 4 epochs").
 MIN_STEPS, MIN_EPOCHS = 48, 4
-# An error beyond this multiple of the chance error counts no worse, so that the objective is bounded. Source: convention.
+# An error beyond this multiple of the chance error counts no worse: the objective is bounded. Source: convention.
 MAX_RELATIVE_ERROR = 10.0
 # A relative error below this counts no better (a perfect validation score of 1e6 samples). Source: convention.
 MIN_RELATIVE_ERROR = 1e-6
@@ -222,7 +222,9 @@ def _drawdown(losses: FloatArray, chance_loss: float, *, window: int, planned: i
     depth[: _warm_up(window, planned)] = 0.0
     return _Drawdown(
         depth=float(np.sqrt(np.sum(depth**2) / planned)),
-        unrecovered=_unrecovered(log_loss, float(noise[-1]), minimum_length=WINDOW_EPOCHS if window == WINDOW_EPOCHS else window),
+        unrecovered=_unrecovered(
+            log_loss, float(noise[-1]), minimum_length=WINDOW_EPOCHS if window == WINDOW_EPOCHS else window
+        ),
     )
 
 
@@ -245,7 +247,7 @@ def _noise(log_loss: FloatArray, window: int) -> FloatArray:
     spread = 1.4826 * _running_median(np.abs(np.diff(log_loss)), window) / math.sqrt(2)
     settled = np.minimum.accumulate(spread[min(window, len(spread)) - 1 :])
     full = np.concatenate((np.full(len(log_loss) - len(settled), settled[0]), settled))
-    return np.minimum(full, MAX_NOISE_NATS)
+    return np.asarray(np.minimum(full, MAX_NOISE_NATS))
 
 
 def _unrecovered(log_loss: FloatArray, noise: float, *, minimum_length: int) -> float:

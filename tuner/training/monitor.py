@@ -140,7 +140,9 @@ class StabilityMonitor(keras.callbacks.Callback):
             steps_per_epoch=max((len(steps) for steps in self._step_loss), default=1),
             planned_epochs=max(self._planned_epochs, len(train_loss)),
             chance_loss=self._chance_loss or _first_finite(train_loss),
-            metrics={name.removeprefix("metric/"): values for name, values in epochs.items() if name.startswith("metric/")},
+            metrics={
+                name.removeprefix("metric/"): values for name, values in epochs.items() if name.startswith("metric/")
+            },
         )
 
     def _attach(self, model: Any) -> None:

@@ -100,7 +100,7 @@ def train(
         epochs: Budget.
         seed: Decides initial weights and order.
         trial, seed_index: For the record.
-        on_epoch: Called after every epoch with its zero-based number and the trace so far; `StopTraining` ends the training.
+        on_epoch: Called after every epoch with its zero-based number and the trace so far; may raise `StopTraining`.
         fit_kwargs: Passed on to `fit`.
 
     Returns:
