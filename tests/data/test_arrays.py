@@ -104,6 +104,11 @@ def test_big_types_become_float32(archive, dtype):
     assert load(archive(x=np.ones((40, 9, 9)).astype(dtype), y=Y)).x.dtype == np.float32
 
 
+def test_booleans_become_uint8(archive):
+    found = load(archive(x=pixels(40, 9, 9) > 99, y=Y))
+    assert (found.x.dtype, found.x.max()) == (np.uint8, 1)
+
+
 HOSTILE = [
     ({"a": Y}, {}, r"'a.npz' has no 'x_train' and no 'y_train'\. Its keys: a; expected: x and y, or x_train"),
     ({"x": Y}, {}, "has no 'y'. Its keys: x;"),

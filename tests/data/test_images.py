@@ -196,6 +196,13 @@ def test_truncated_images_are_listed(folder):
         load(str(root))
 
 
+def test_broken_links_are_listed(folder):
+    root = folder()
+    (root / "cat" / "gone.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(DataError, match=r"(?s)1 image of 21 .*cat/gone.png: No such file or directory"):
+        load(str(root))
+
+
 def test_long_lists_are_cut(folder):
     root = folder()
     for number in range(images.MAX_NAMED + 3):

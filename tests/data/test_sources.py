@@ -33,6 +33,12 @@ def test_missing_paths_name_their_neighbours(tmp_path):
         load(str(tmp_path / "no" / "zzz"))
 
 
+def test_what_may_not_be_read_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(DataError, match="may not be read: permission denied"):
+        load(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     ("name", "shown"), [("a.xlsx", "type '.xlsx'"), ("README", "no suffix"), ("a.wav", "type '.wav'")]
 )

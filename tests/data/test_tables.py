@@ -137,6 +137,24 @@ def test_infinite_features_are_kept_and_infinite_targets_go(table):
     assert np.isinf(found.x[0, 0])
 
 
+def test_parquet_with_numbers_as_text_and_a_nullable_target(tmp_path):
+    label = pd.array([0, 1, None, 1] * 10, dtype="Int64")
+    pd.DataFrame({"a": [str(row / 2) for row in range(40)], "label": label}).to_parquet(tmp_path / "t.parquet")
+    found = load(str(tmp_path / "t.parquet"))
+    assert found.x[:3, 0].tolist() == [0.0, 0.5, 1.5]
+    assert (len(found.y), found.spec.class_names) == (30, ("0", "1"))
+
+
+def test_boolean_targets_are_classes(table):
+    found = load(table("a,label\n" + "".join(f"{row},{row % 2 == 0}\n" for row in range(40))))
+    assert found.spec.class_names == ("False", "True")
+
+
+def test_columns_of_the_same_name_are_refused(table):
+    with pytest.raises(DataError, match=r"'t.csv' has several columns named a\. Give each column its own name"):
+        load(table("a,a ,label\n1,2,0\n"))
+
+
 FEATURES = "".join(f"{row},{row},{row % 2}\n" for row in range(40))
 HOSTILE = [
     ("", {}, r"'t.csv' is empty\. Expected: a header line"),

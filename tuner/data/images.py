@@ -223,6 +223,8 @@ def _header(file: Path) -> _Header:
 
 
 def _reason(file: Path, error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
     if file.stat().st_size == 0:
         return "the file is empty"
     if isinstance(error, UnidentifiedImageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,8 @@ def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[
 def _existing(source: str) -> Path:
     path = Path(source).expanduser()
     if path.exists():
+        if not os.access(path, os.R_OK):
+            raise DataError(f"{source!r} may not be read: permission denied. Change its permissions, or copy it.")
         return path
     parent = path.parent
     if not parent.is_dir():

@@ -14,7 +14,16 @@ import numpy.typing as npt
 
 from tuner.errors import DataError
 
-__all__ = ["TEST_FRAC", "VALIDATION_FRAC", "Rows", "Split", "check_sizes", "fingerprint", "make_split", "min_class_size"]
+__all__ = [
+    "TEST_FRAC",
+    "VALIDATION_FRAC",
+    "Rows",
+    "Split",
+    "check_sizes",
+    "fingerprint",
+    "make_split",
+    "min_class_size",
+]
 
 # Share of all rows for the test part; validation gets as many. Source: convention.
 TEST_FRAC = 0.15

@@ -138,6 +138,9 @@ def _load(path: Path, *, keep_blank_rows: bool = False) -> tuple[pd.DataFrame, l
             "in a .csv, .tsv or .parquet file."
         ) from error
     frame.columns = [str(name).strip() for name in frame.columns]
+    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
+    if twice:
+        raise DataError(f"{path.name!r} has several columns named {_listed(twice)}. Give each column its own name.")
     frame = frame.reset_index(drop=True)
     return _without_blanks(frame, notes, keep_blank_rows=keep_blank_rows), notes
 
