@@ -122,7 +122,7 @@ def resolve(flags: Mapping[str, Any], file: Path | None) -> SearchConfig:
     """
     values = load_file(file) if file else {}
     for name, value in flags.items():
-        values[name] = values.get(name, {}) | value if isinstance(value, dict) else value
+        values[name] = _merged(values.get(name, {}), value) if isinstance(value, dict) else value
     return _validated(values, where=f"{str(file)!r} and the command line" if file else "the command line")
 
 
@@ -155,9 +155,16 @@ def _spread_space(content: dict[str, Any]) -> dict[str, Any]:
     fixed = {name: value for name, value in section.items() if name != "name" and not _is_range(value)}
     return content | {
         "space": section.get("name"),
-        "range": ranges | content.get("range", {}),
-        "fix": fixed | content.get("fix", {}),
+        "range": _merged(ranges, content.get("range", {})),
+        "fix": _merged(fixed, content.get("fix", {})),
     }
+
+
+def _merged(first: object, second: object) -> object:
+    """Two mappings as one, the second winning; what is no mapping stays as it is, for the validation to name."""
+    if not isinstance(first, dict):
+        return first
+    return first | second if isinstance(second, dict) else second
 
 
 def _is_range(value: object) -> bool:

@@ -225,7 +225,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             *(f"  {name} = {_value(value)}" for name, value in best.hyperparameters.items()),
             "Stable: the loss stayed close to its best all along."
             if stability >= STABLE
-            else f"Not stable (below {STABLE}): try more trials, or lower learning rates with --range learning_rate=...",
+            else f"Not stable (below {STABLE}): try more trials, or lower rates with --range learning_rate=...",
         ]
     if report is not None:
         lines.append(f"Report: {report}")

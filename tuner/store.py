@@ -270,7 +270,7 @@ def read_trace(path: Path) -> Trace:
         RunError: The file is missing or damaged.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             fields: dict[str, Any] = {name: archive[name] for name in _TRACE_ARRAYS}
             fields |= {name: archive[name].item() for name in _TRACE_NUMBERS}
             metrics = {

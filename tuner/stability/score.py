@@ -22,6 +22,8 @@ __all__ = ["StabilityScore", "failed_objective", "is_learning", "objective", "ou
 
 # Rises far below this share of the chance loss do not matter. Source: convention (design of the score).
 LOSS_FLOOR_FRAC = 1e-3
+# A loss beyond this multiple of the chance loss is as bad as a loss can be. Source: convention; keeps sums finite.
+MAX_RELATIVE_LOSS = 1e12
 # Length of the running median in steps: a tenth of an epoch, within these limits. Source: convention.
 MIN_WINDOW_STEPS, MAX_WINDOW_STEPS = 9, 50
 # Length of the running median over epochs, and of the smoothing of the end of a run. Source: convention.
@@ -31,6 +33,8 @@ WINDOW_EPOCHS = 3
 NOISE_WINDOWS = 10
 # Noise beyond a factor of 1.5 from step to step is taken for instability, not for noise. Source: convention.
 MAX_NOISE_NATS = math.log(1.5)
+# Standard deviation over median absolute deviation of a normal distribution. Source: 1 / (the 75 % quantile).
+MAD_TO_SIGMA = 1.4826
 # A running median of w values has 1.25 / sqrt(w) of the noise of one; three of those are allowed.
 # Source: asymptotic variance of the median, pi / 2; three standard errors by convention.
 MEDIAN_NOISE_FACTOR, ALLOWED_SIGMAS = 1.25, 4.0
@@ -212,7 +216,9 @@ def _drawdown(losses: FloatArray, chance_loss: float, *, window: int, planned: i
         window: Length of the running median.
         planned: Length of the planned budget: a long run does not dilute a spike.
     """
-    log_loss = np.log(np.maximum(losses / chance_loss, 0.0) + LOSS_FLOOR_FRAC)
+    with np.errstate(over="ignore"):
+        relative = np.clip(losses / chance_loss, 0.0, MAX_RELATIVE_LOSS)
+    log_loss = np.log(relative + LOSS_FLOOR_FRAC)
     smooth = _running_median(log_loss, window)
     noise = _noise(log_loss, NOISE_WINDOWS * window)
     allowance = ALLOWED_SIGMAS * MEDIAN_NOISE_FACTOR * noise / math.sqrt(window)
@@ -241,10 +247,13 @@ def _running_median(values: FloatArray, window: int) -> FloatArray:
 
 
 def _noise(log_loss: FloatArray, window: int) -> FloatArray:
-    """Standard deviation of one value, robustly from the differences, in the quietest window so far."""
-    if len(log_loss) < 2:
+    """Standard deviation of one value, in the quietest window so far.
+
+    Robustly from second differences, so that a steady fall, or the steady rise of over-fitting, is no noise.
+    """
+    if len(log_loss) < 3:
         return np.zeros(len(log_loss))
-    spread = 1.4826 * _running_median(np.abs(np.diff(log_loss)), window) / math.sqrt(2)
+    spread = MAD_TO_SIGMA * _running_median(np.abs(np.diff(log_loss, n=2)), window) / math.sqrt(6)
     settled = np.minimum.accumulate(spread[min(window, len(spread)) - 1 :])
     full = np.concatenate((np.full(len(log_loss) - len(settled), settled[0]), settled))
     return np.asarray(np.minimum(full, MAX_NOISE_NATS))

@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import pytest
+
+from tuner.records import Outcome, SeedRun, TrialRecord
+from tuner.stability.ranking import best_trial, median_seed_run, rank
+from tuner.stability.score import failed_score
+
+
+def trial(number, outcome=Outcome.COMPLETED, objective=0.0, runs=()):
+    return TrialRecord(number, outcome, {}, objective, tuple(runs))
+
+
+def seed_run(index, objective):
+    return SeedRun(0, index, 0, Outcome.COMPLETED, objective, 0.1, failed_score(0.5), {}, 1, 1, 1, 1.0)
+
+
+def test_best_objective_first_failed_last_unfinished_left_out():
+    trials = [
+        trial(0, objective=-1.0),
+        trial(1, Outcome.DIVERGED, -9.0),
+        trial(2, objective=-2.0),
+        trial(3, Outcome.RUNNING, None),
+        trial(4, Outcome.WAITING, None),
+        trial(5, Outcome.NOT_LEARNING, 0.5),
+    ]
+    assert [each.number for each in rank(trials)] == [2, 0, 5, 1]
+
+
+def test_equal_objectives_keep_the_order_of_their_numbers():
+    assert [each.number for each in rank([trial(4), trial(2), trial(3)])] == [2, 3, 4]
+
+
+def test_there_is_no_best_among_failed_trials():
+    assert best_trial([trial(0, Outcome.ERROR), trial(1, Outcome.CRASHED)]) is None
+    assert best_trial([]) is None
+
+
+@pytest.mark.parametrize(("objectives", "expected"), [([3.0], 0), ([3.0, 1.0], 1), ([3.0, 1.0, 2.0], 2)])
+def test_median_seed_run_stands_for_the_trial(objectives, expected):
+    runs = [seed_run(index, value) for index, value in enumerate(objectives)]
+    assert median_seed_run(trial(0, runs=runs)).seed_index == expected
+
+
+def test_trial_without_seed_runs_has_no_median():
+    with pytest.raises(ValueError, match="trial 7 has no finished seed run"):
+        median_seed_run(trial(7))

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from tests.stability.traces import CHANCE, EPOCHS, STEPS, decay, noisy, spiked, trace
+from tuner.records import Outcome
+from tuner.stability.score import (
+    MAX_INSTABILITY_NATS,
+    MAX_RELATIVE_ERROR,
+    MIN_EPOCHS,
+    MIN_STEPS,
+    NOT_LEARNING_FRAC,
+    failed_objective,
+    failed_score,
+    first_failure,
+    is_learning,
+    objective,
+    outcome_of,
+    score,
+    smoothed_end,
+)
+
+SEEDS = range(20)
+
+
+def stabilities(loss, frac, shape="lognormal", **options):
+    return [score(trace(noisy(loss, frac, seed, shape), **options)).stability for seed in SEEDS]
+
+
+@pytest.mark.parametrize("shape", ["lognormal", "student", "gamma"])
+@pytest.mark.parametrize("frac", [0.05, 0.1, 0.2, 0.3])
+def test_clean_decay_is_stable_at_any_usual_batch_noise(frac, shape):
+    found = stabilities(decay(), frac, shape)
+    assert np.median(found) >= 0.95
+    assert np.quantile(found, 0.05) >= 0.90
+
+
+@pytest.mark.parametrize("steps", [30, 300])
+def test_clean_decay_is_stable_at_any_batch_size(steps):
+    found = stabilities(decay(steps * EPOCHS), 0.1, steps=steps)
+    assert np.median(found) >= 0.95
+
+
+def test_faults_are_ordered_from_harmless_to_fatal():
+    base = noisy(decay(), 0.1, seed=1)
+    outlier = spiked(base, 1000, length=1)
+    one = spiked(base, 1000)
+    four = spiked(spiked(spiked(one, 500), 1400), 1800)
+    wave = base * np.where(np.arange(len(base)) // 20 % 2, 2.0, 1.0)
+    collapse = np.where(np.arange(len(base)) < 1200, base, CHANCE)
+    broken = base.copy()
+    broken[1200:] = np.nan
+    ordered = [score(trace(loss)).stability for loss in (base, outlier, one, four, wave, collapse, broken)]
+    assert ordered == sorted(ordered, reverse=True)
+    assert len(set(ordered)) == len(ordered)
+
+
+def test_over_fitting_costs_and_a_constant_gap_is_free():
+    base = noisy(decay(), 0.1, seed=2)
+    train = base.reshape(EPOCHS, STEPS).mean(axis=1)
+    rising = train[8] * 1.1 * 1.05 ** np.maximum(0, np.arange(EPOCHS) - 8)
+    over_fitted = np.where(np.arange(EPOCHS) < 8, train * 1.1, rising)
+    healthy, gap, over = (
+        score(trace(base, validation=losses)) for losses in (train * 1.1, train + 0.5, over_fitted)
+    )
+    assert gap.stability == pytest.approx(healthy.stability, abs=0.02)
+    assert over.validation_drawdown > 0.1
+    assert over.gap_growth > 0.05
+    assert over.stability < healthy.stability - 0.15
+
+
+def test_a_good_fall_of_the_loss_is_free():
+    base = noisy(decay(), 0.1, seed=3)
+    dropped = np.where(np.arange(len(base)) < 1000, base, base * 0.3)
+    assert score(trace(dropped)).stability >= score(trace(base)).stability - 0.01
+
+
+def test_a_long_run_does_not_dilute_a_spike_of_the_same_planned_budget():
+    base = noisy(decay(), 0.1, seed=4)
+    early = score(trace(spiked(base, 800)))
+    late = score(trace(spiked(base, 1700)))
+    assert early.drawdown == pytest.approx(late.drawdown, rel=0.1)
+
+
+def test_online_the_score_never_heals_by_waiting():
+    loss = spiked(noisy(decay(), 0.1, seed=5), 600)
+    drawdowns = [score(trace(loss[:end], planned=EPOCHS)).drawdown for end in range(800, 2001, 100)]
+    assert all(after >= before for before, after in zip(drawdowns, drawdowns[1:], strict=False))
+
+
+@pytest.mark.parametrize("unit", [1e-3, 1e6])
+def test_the_unit_of_the_loss_is_irrelevant(unit):
+    loss = spiked(noisy(decay(), 0.2, seed=6), 900)
+    assert score(trace(loss * unit, chance=CHANCE * unit)).stability == pytest.approx(score(trace(loss)).stability)
+
+
+def test_rises_far_below_the_floor_do_not_matter():
+    loss = decay() - 0.2 + 1e-6
+    loss[1500:] = np.where(np.arange(500) // 50 % 2, 1e-5, 1e-6)
+    assert score(trace(loss)).stability > 0.99
+
+
+@pytest.mark.parametrize(("at", "expected"), [(0, -1.0), (500, -0.75), (1500, -0.25)])
+def test_dying_later_is_a_little_better(at, expected):
+    loss = decay()
+    loss[at:] = np.inf
+    assert score(trace(loss)).stability == pytest.approx(expected)
+    assert first_failure(trace(loss)) == at
+
+
+def test_nan_in_the_validation_loss_alone_is_a_failure_too():
+    validation = np.full(EPOCHS, 1.0)
+    validation[5:] = np.nan
+    found = trace(decay(), validation=validation)
+    assert first_failure(found) == 6 * STEPS
+    assert outcome_of(found) is Outcome.DIVERGED
+
+
+def test_not_learning_has_half_the_stability_and_its_own_outcome():
+    flat = noisy(np.full(STEPS * EPOCHS, CHANCE * 1.05), 0.01, seed=7)
+    found = score(trace(flat))
+    assert outcome_of(trace(flat)) is Outcome.NOT_LEARNING
+    assert found.stability == pytest.approx(math.exp(-found.instability) / 2)
+
+
+@pytest.mark.parametrize(("level", "learns"), [(NOT_LEARNING_FRAC + 1e-3, False), (NOT_LEARNING_FRAC - 1e-3, True)])
+def test_learning_is_decided_on_both_sides_of_its_threshold(level, learns):
+    assert is_learning(trace(np.full(STEPS * EPOCHS, CHANCE * level))) is learns
+
+
+def test_too_little_to_judge_says_so():
+    found = score(trace(decay(20), steps=10))
+    assert found.drawdown is None
+    assert found.validation_drawdown is None
+    assert found.gap_growth is None
+    assert any("training loss" in part for part in found.not_assessed)
+    assert any("validation loss" in part for part in found.not_assessed)
+
+
+def test_without_single_steps_the_epochs_are_judged_and_it_says_so():
+    whole = trace(decay())
+    epochs_only = trace(np.empty(0), validation=whole.validation_loss)
+    epochs_only = type(whole)(**{**vars(epochs_only), "train_loss": whole.train_loss, "planned_epochs": EPOCHS})
+    found = score(epochs_only)
+    assert found.drawdown == pytest.approx(0.0, abs=1e-9)
+    assert "single steps (epoch-level only)" in found.not_assessed
+
+
+@pytest.mark.parametrize(("count", "assessed"), [(MIN_STEPS - 1, False), (MIN_STEPS, True)])
+def test_steps_are_judged_from_a_few_dozen_on(count, assessed):
+    found = score(trace(decay(count), steps=count, validation=[1.0]))
+    assert (found.drawdown is not None) is assessed
+
+
+@pytest.mark.parametrize(("count", "assessed"), [(MIN_EPOCHS - 1, False), (MIN_EPOCHS, True)])
+def test_validation_is_judged_from_four_epochs_on(count, assessed):
+    found = score(trace(decay(STEPS * count)))
+    assert (found.validation_drawdown is not None) is assessed
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    losses=npst.arrays(float, st.integers(0, 400), elements=st.floats(allow_nan=True, allow_infinity=True)),
+    validation=npst.arrays(float, st.integers(0, 8), elements=st.floats(allow_nan=True, allow_infinity=True)),
+    steps=st.integers(1, 60),
+)
+def test_score_is_finite_and_bounded_for_every_trace(losses, validation, steps):
+    epochs = len(losses) // steps
+    found = score(trace(losses, steps=steps, validation=validation[:epochs], planned=max(epochs, 1)))
+    assert -1.0 <= found.stability <= 1.0
+    assert 0.0 <= found.instability <= MAX_INSTABILITY_NATS
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [np.zeros(200), np.full(200, -1.0), np.full(200, 2.0), np.full(200, 1e300), np.full(200, 5e-324)],
+    ids=["zero", "negative", "constant", "huge", "tiny"],
+)
+def test_strange_but_finite_losses_have_a_defined_score(losses):
+    found = score(trace(losses, steps=20))
+    assert math.isfinite(found.stability)
+
+
+def test_objective_is_log_error_plus_weighted_instability():
+    assert objective(0.1, chance_error=0.9, instability=0.5, weight=0.2) == pytest.approx(math.log(1 / 9) + 0.1)
+
+
+@settings(max_examples=100)
+@given(st.floats(0, 1e9), st.floats(0.01, 10), st.floats(0, 5), st.floats(0, 10), st.floats(0, 1))
+def test_any_failed_run_is_worse_than_any_finished_one(error, chance, instability, weight, progress):
+    finished = objective(error, chance_error=chance, instability=instability, weight=weight)
+    failed = failed_objective(progress, weight=weight)
+    assert math.isfinite(finished)
+    assert math.isfinite(failed)
+    assert finished <= failed + 1e-9
+    assert finished <= math.log(MAX_RELATIVE_ERROR) + weight * MAX_INSTABILITY_NATS + 1e-9
+
+
+def test_failing_later_is_better_and_a_failure_without_a_trace_is_scored():
+    assert failed_objective(0.9, weight=0.2) < failed_objective(0.1, weight=0.2)
+    assert failed_score(0.25).stability == pytest.approx(-0.75)
+
+
+def test_the_end_is_the_mean_of_three_epochs_never_the_best():
+    assert smoothed_end([0.1, 5.0, 1.0, 2.0, 3.0]) == pytest.approx(2.0)
+    assert smoothed_end([4.0]) == pytest.approx(4.0)
