@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,3 +18,32 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip("the real data sets are not beside the repository (../shared/data)")
     return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def finished_search(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
+    """A small real search that a user typed, with what it printed; its run is `finished_run`."""
+    root = tmp_path_factory.mktemp("finished")
+    command = [sys.executable, "-m", "tuner", "search", "--trials", "2", "--epochs", "2", "--run", str(root / "run")]
+    return subprocess.run(
+        [*command, "--json", "--events", str(root / "events.jsonl")],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="session")
+def finished_run(finished_search: subprocess.CompletedProcess[str]) -> Path:
+    """Run folder of a small real search (digits, two trials of two epochs). Read only: change a `finished_copy`."""
+    assert finished_search.returncode in (0, 1), finished_search.stderr
+    return Path(finished_search.args[finished_search.args.index("--run") + 1])
+
+
+@pytest.fixture
+def finished_copy(finished_run: Path, tmp_path: Path) -> Path:
+    """A copy of `finished_run` that a test may change."""
+    return Path(shutil.copytree(finished_run, tmp_path / "finished"))
