@@ -20,8 +20,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import secrets
 import shutil
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ __all__ = ["RunFolder", "atomic_open", "atomic_path", "read_json", "storage_erro
 
 Record = TypeVar("Record")
 
-_ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS)
+_ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
 
 
 @contextlib.contextmanager
@@ -70,10 +70,10 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=path.suffix)
-        os.close(handle)
-        temporary = Path(name)
+        # Not mkstemp: its files are private, and a run folder or report may be shared.
+        temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
         try:
+            temporary.touch(exist_ok=False)
             yield temporary
             with open(temporary, "rb") as stream:
                 os.fsync(stream.fileno())
@@ -108,7 +108,17 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, record: object) -> None:
     """Write a record (or plain values) as JSON, atomically. Infinity and NaN become strings."""
     adapter = pydantic.TypeAdapter(Any, config={"ser_json_inf_nan": "strings"})
-    write_text(path, adapter.dump_json(record, indent=2).decode() + "\n")
+    plain = _encodable(adapter.dump_python(record, mode="json"))
+    write_text(path, adapter.dump_json(plain, indent=2).decode() + "\n")
+
+
+def _encodable(value: Any) -> Any:
+    """The value with `?` for what UTF-8 cannot hold: file names in other encodings come into texts as lone surrogates."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
 def read_json(path: Path, record_type: type[Record]) -> Record:
@@ -277,7 +287,7 @@ def read_trace(path: Path) -> Trace:
                 name.removeprefix("metric/"): archive[name] for name in archive.files if name.startswith("metric/")
             }
             return Trace(**fields, metrics=metrics)
-    except (OSError, ValueError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
 
 

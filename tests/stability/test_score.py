@@ -66,9 +66,7 @@ def test_over_fitting_costs_and_a_constant_gap_is_free():
     train = base.reshape(EPOCHS, STEPS).mean(axis=1)
     rising = train[8] * 1.1 * 1.05 ** np.maximum(0, np.arange(EPOCHS) - 8)
     over_fitted = np.where(np.arange(EPOCHS) < 8, train * 1.1, rising)
-    healthy, gap, over = (
-        score(trace(base, validation=losses)) for losses in (train * 1.1, train + 0.5, over_fitted)
-    )
+    healthy, gap, over = (score(trace(base, validation=losses)) for losses in (train * 1.1, train + 0.5, over_fitted))
     assert gap.stability == pytest.approx(healthy.stability, abs=0.02)
     assert over.validation_drawdown > 0.1
     assert over.gap_growth > 0.05
@@ -119,6 +117,13 @@ def test_nan_in_the_validation_loss_alone_is_a_failure_too():
     validation[5:] = np.nan
     found = trace(decay(), validation=validation)
     assert first_failure(found) == 6 * STEPS
+    assert outcome_of(found) is Outcome.DIVERGED
+
+
+def test_a_gradient_that_is_no_number_is_a_failure_though_the_loss_stays_finite():
+    found = trace(decay())
+    found.grad_norm[700] = np.nan
+    assert first_failure(found) == 700
     assert outcome_of(found) is Outcome.DIVERGED
 
 

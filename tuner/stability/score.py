@@ -101,10 +101,15 @@ def score(trace: Trace) -> StabilityScore:
 
 
 def first_failure(trace: Trace) -> int | None:
-    """Step at which the loss stopped being a finite number, or None if it never did."""
-    bad_steps = np.flatnonzero(~np.isfinite(trace.step_loss))
-    if bad_steps.size:
-        return int(bad_steps[0])
+    """Step at which loss or gradient stopped being a finite number, or None if they never did.
+
+    The gradient counts because the loss can hide it: on a CPU, ReLU makes 0 of NaN, so that a network with NaN weights
+    goes on with a finite loss at chance level (measured: tests/training/test_monitor.py).
+    """
+    bad = [np.flatnonzero(~np.isfinite(values)) for values in (trace.step_loss, trace.grad_norm)]
+    bad_steps = [int(steps[0]) for steps in bad if steps.size]
+    if bad_steps:
+        return min(bad_steps)
     epochs = [np.flatnonzero(~np.isfinite(losses)) for losses in (trace.train_loss, trace.validation_loss)]
     bad_epochs = [int(bad[0]) for bad in epochs if bad.size]
     return (min(bad_epochs) + 1) * trace.steps_per_epoch if bad_epochs else None
@@ -176,7 +181,7 @@ def _failed(progress_frac: float) -> StabilityScore:
         validation_drawdown=None,
         validation_unrecovered=None,
         gap_growth=None,
-        not_assessed=("the loss did not stay finite",),
+        not_assessed=("loss or gradient did not stay finite",),
     )
 
 

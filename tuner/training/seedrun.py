@@ -11,12 +11,11 @@ from typing import Any
 
 import keras
 import keras_tuner
-import numpy as np
 import numpy.typing as npt
 
 from tuner.records import Outcome, SeedRun, Trace
 from tuner.stability.judgement import Judgement, Verdict
-from tuner.stability.score import failed_objective, failed_score
+from tuner.stability.score import failed_objective, failed_score, first_failure
 from tuner.training.monitor import StabilityMonitor
 
 __all__ = ["StopTraining", "Training", "TrainingData", "release_memory", "train", "wants_one_hot"]
@@ -71,7 +70,7 @@ class _EpochHook(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trace = self._monitor.trace
-        if not np.isfinite(trace.train_loss[-1]):
+        if first_failure(trace) is not None:
             self.model.stop_training = True
         if self._on_epoch is not None:
             self._on_epoch(epoch, trace)

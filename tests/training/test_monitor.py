@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+import keras
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tuner.stability.score import first_failure
+from tuner.training.monitor import PLAIN_LOSS, BalancedAccuracy, PlainAccuracy, StabilityMonitor
+
+
+@pytest.fixture(scope="module")
+def digits():
+    x, y = load_digits(return_X_y=True)
+    return (x / 16).reshape(-1, 8, 8, 1).astype("float32")[:500], y[:500]
+
+
+def compiled(
+    *,
+    loss="sparse_categorical_crossentropy",
+    steps_per_execution=1,
+    optimizer=None,
+    units=10,
+    penalty=0.1,
+    **compile_kwargs,
+):
+    keras.utils.set_random_seed(3)
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(4, 3, activation="relu", kernel_regularizer=keras.regularizers.L2(penalty)),
+            keras.layers.BatchNormalization(),
+            keras.layers.Flatten(),
+            keras.layers.Dropout(0.2),
+            keras.layers.Dense(units, activation="softmax" if units > 1 else None),
+        ]
+    )
+    model.compile(
+        optimizer or keras.optimizers.Adam(1e-3), loss, steps_per_execution=steps_per_execution, **compile_kwargs
+    )
+    return model
+
+
+def fitted(model, x, y, monitor=None, *, epochs=2, **fit_kwargs):
+    keras.utils.set_random_seed(3)
+    callbacks = [] if monitor is None else [monitor]
+    return model.fit(
+        x[:400],
+        y[:400],
+        validation_data=(x[400:], y[400:]),
+        epochs=epochs,
+        verbose=0,
+        callbacks=callbacks,
+        **fit_kwargs,
+    )
+
+
+class BatchLosses(keras.callbacks.Callback):
+    """The slow way: what Keras's running mean says after each batch."""
+
+    def __init__(self):
+        super().__init__()
+        self.means = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.means.append(logs["loss"])
+
+
+def test_step_losses_equal_those_recovered_from_keras_running_mean(digits):
+    x, y = digits
+    model = compiled(penalty=0.0)  # Keras's running mean contains the penalty
+    slow, monitor = BatchLosses(), StabilityMonitor(2.3, capacity_steps=20)
+    keras.utils.set_random_seed(3)
+    model.fit(x[:400], y[:400], epochs=1, batch_size=40, verbose=0, callbacks=[monitor, slow])
+    means = np.array(slow.means) * np.arange(1, 11)
+    recovered = np.diff(np.concatenate(([0.0], means)))
+    np.testing.assert_allclose(monitor.trace.step_loss, recovered, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4, 100])
+def test_every_step_is_recorded_whatever_runs_in_one_call(digits, steps_per_execution):
+    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    fitted(compiled(steps_per_execution=steps_per_execution), *digits, monitor)
+    trace = monitor.trace
+    assert trace.steps_per_epoch == 13
+    assert trace.step_loss.shape == trace.grad_norm.shape == (26,)
+    assert np.all(trace.grad_norm > 0)
+    assert trace.train_loss.shape == trace.validation_loss.shape == (2,)
+    assert trace.planned_epochs == 2
+
+
+def test_first_gradient_norm_is_that_of_the_first_batch(digits):
+    x, y = digits
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    dropout = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
+    dropout.rate = 0.0
+    model.fit(x[:32], y[:32], epochs=1, batch_size=32, verbose=0, callbacks=[monitor])
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        total = model.compute_loss(y=y[:32], y_pred=model(x[:32], training=True))
+    gradients = tape.gradient(total, model.trainable_weights)
+    expected = np.sqrt(sum(float(np.sum(np.square(gradient.numpy()))) for gradient in gradients))
+    assert monitor.trace.grad_norm == pytest.approx([expected], rel=1e-4)
+
+
+def test_recorded_loss_has_no_penalty_and_no_class_weight(digits):
+    x, y = digits
+    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    model = compiled(optimizer=keras.optimizers.SGD(0.0))
+    history = fitted(model, x, y, monitor, epochs=1, class_weight=dict.fromkeys(range(10), 5.0))
+    plain = keras.losses.SparseCategoricalCrossentropy()(y[400:], model.predict(x[400:], verbose=0))
+    assert monitor.trace.validation_loss[0] == pytest.approx(float(plain), rel=1e-4)
+    assert history.history["loss"][0] > 4 * monitor.trace.train_loss[0]
+
+
+def test_training_gives_the_same_numbers_with_and_without_it(digits):
+    alone = fitted(compiled(), *digits).history
+    monitor = StabilityMonitor(2.3, metric="balanced_accuracy", num_classes=10, capacity_steps=20)
+    watched = fitted(compiled(), *digits, monitor).history
+    assert watched["loss"] == alone["loss"]
+    assert watched["val_loss"] == alone["val_loss"]
+
+
+def test_detach_leaves_a_plain_model(digits, tmp_path):
+    x, y = digits
+    model, monitor = compiled(metrics=["accuracy"]), StabilityMonitor(2.3, metric="accuracy", capacity_steps=20)
+    names_before = [metric.name for metric in model.metrics]
+    fitted(model, x, y, monitor)
+    monitor.detach()
+    monitor.detach()  # twice does no harm
+    assert [metric.name for metric in model.metrics] == names_before
+    assert not any("grad_norm" in variable.path for variable in model.optimizer.variables)
+    predicted = model.predict(x[:9], verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        keras.models.load_model(tmp_path / "model.keras").predict(x[:9], verbose=0), predicted
+    )
+    again = fitted(model, x, y)
+    assert PLAIN_LOSS not in again.history
+
+
+def test_without_validation_the_epoch_is_read_all_the_same(digits):
+    x, y = digits
+    monitor = StabilityMonitor(capacity_steps=20)
+    compiled().fit(x[:64], y[:64], epochs=2, batch_size=32, verbose=0, callbacks=[monitor])
+    trace = monitor.trace
+    assert trace.step_loss.shape == (4,)
+    assert trace.validation_loss.size == 0
+    assert trace.chance_loss == pytest.approx(trace.train_loss[0])
+
+
+def test_ring_buffer_that_is_too_small_keeps_the_last_steps(digits):
+    x, y = digits
+    whole, short = StabilityMonitor(2.3, capacity_steps=20), StabilityMonitor(2.3, capacity_steps=5)
+    for monitor in (whole, short):
+        fitted(compiled(), x, y, monitor, epochs=1)
+    np.testing.assert_array_equal(short.trace.step_loss, whole.trace.step_loss[-5:])
+
+
+def test_nan_shows_in_the_gradient_even_where_relu_hides_it_from_the_loss(digits):
+    x, y = digits
+    broken = x[:96].copy()
+    broken[40] = np.nan
+    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    compiled().fit(broken, y[:96], epochs=1, batch_size=32, shuffle=False, verbose=0, callbacks=[monitor])
+    trace = monitor.trace
+    assert np.isfinite(trace.grad_norm).tolist()[:2] == [True, False]
+    assert first_failure(trace) == 1
+
+
+def test_learning_rate_schedule_is_followed(digits):
+    schedule = keras.optimizers.schedules.ExponentialDecay(1e-2, decay_steps=13, decay_rate=0.1, staircase=True)
+    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    fitted(compiled(optimizer=keras.optimizers.Adam(schedule)), *digits, monitor)
+    np.testing.assert_allclose(monitor.trace.learning_rate, [1e-3, 1e-4], rtol=1e-5)
+
+
+def test_subclassed_model_with_its_own_train_step_is_recorded(digits):
+    class Own(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")
+
+        def call(self, x):
+            return self.dense(self.flatten(x))
+
+    model = Own()
+    model.compile("adam", "sparse_categorical_crossentropy")
+    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    fitted(model, *digits, monitor)
+    assert monitor.trace.step_loss.shape == (26,)
+    assert monitor.trace.train_loss[1] < monitor.trace.train_loss[0]
+
+
+def test_regression_is_recorded(digits):
+    x, y = digits
+    monitor = StabilityMonitor(1.0, capacity_steps=20)
+    fitted(compiled(loss="mean_squared_error", units=1), x, y / 10.0, monitor)
+    assert np.all(np.isfinite(monitor.trace.validation_loss))
+
+
+@pytest.mark.parametrize(
+    ("labels", "outputs"),
+    [
+        ([0, 1, 1, 0], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]]),
+        ([[1, 0], [0, 1], [0, 1], [1, 0]], [[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.6, 0.4]]),
+        ([[0], [1], [1], [0]], [[0.1], [0.8], [0.3], [0.4]]),
+    ],
+    ids=["codes", "one-hot", "sigmoid"],
+)
+def test_accuracies_understand_every_form_of_labels(labels, outputs):
+    labels, outputs = np.array(labels, "float32"), np.array(outputs, "float32")
+    accuracy, balanced = PlainAccuracy(), BalancedAccuracy(2)
+    for metric in (accuracy, balanced):
+        metric.update_state(labels, outputs)
+    assert float(accuracy.result()) == pytest.approx(0.75)
+    assert float(balanced.result()) == pytest.approx(0.75)
+
+
+def test_balanced_accuracy_ignores_classes_that_do_not_occur():
+    metric = BalancedAccuracy(3)
+    metric.update_state(np.array([0, 0, 0, 1]), np.eye(3, dtype="float32")[[0, 0, 1, 1]])
+    assert float(metric.result()) == pytest.approx((2 / 3 + 1) / 2)

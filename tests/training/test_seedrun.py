@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from tuner.records import Outcome
+from tuner.stability.judgement import Judgement
+from tuner.training.seedrun import StopTraining, TrainingData, train
+
+JUDGEMENT = Judgement(metric="accuracy", chance_loss=2.3, chance_error=0.9, num_validation=100, num_classes=10)
+
+
+@pytest.fixture(scope="module")
+def data():
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
+    return TrainingData(x[:400], y[:400], x[400:500], y[400:500])
+
+
+class Space(keras_tuner.HyperModel):
+    def __init__(self, *, rate=1e-2, loss="sparse_categorical_crossentropy"):
+        super().__init__()
+        self.rate, self.loss, self.fit_kwargs = rate, loss, {}
+
+    def build(self, hp):
+        model = keras.Sequential(
+            [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
+        )
+        model.compile(keras.optimizers.SGD(self.rate), self.loss)
+        return model
+
+    def fit(self, hp, model, *args, **kwargs):
+        self.fit_kwargs = kwargs
+        return super().fit(hp, model, *args, batch_size=20, **kwargs)
+
+
+def trained(space, data, **kwargs):
+    options = {"data": data, "judgement": JUDGEMENT, "epochs": 4, "seed": 5} | kwargs
+    return train(space, keras_tuner.HyperParameters(), **options)
+
+
+def test_training_leaves_record_trace_and_model(data):
+    result = trained(Space(rate=0.5), data, trial=7, seed_index=2)
+    run = result.run
+    assert (run.trial, run.seed_index, run.seed, run.outcome) == (7, 2, 5, Outcome.COMPLETED)
+    assert (run.epochs, run.steps_per_epoch, run.num_parameters) == (4, 20, 650)
+    assert run.metrics["val_accuracy"] > 0.7
+    assert run.error == pytest.approx(1 - np.mean(result.trace.metrics["accuracy"][-3:]) + 0.01)
+    assert result.trace.step_loss.shape == (80,)
+    assert result.model.predict(data.x[:2], verbose=0).shape == (2, 10)
+
+
+def test_the_same_seed_repeats_and_another_differs(data):
+    first, again, other = (trained(Space(), data, seed=seed).trace.step_loss for seed in (5, 5, 6))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_training_that_becomes_nan_stops_at_the_end_of_the_epoch(data):
+    broken = TrainingData(
+        np.where(data.x > 2, 0, data.x * np.float32(1e30)), data.y, data.x_validation, data.y_validation
+    )
+    result = trained(Space(rate=1e10), broken, epochs=9)
+    assert result.run.outcome is Outcome.DIVERGED
+    assert result.run.epochs == 1
+    assert result.model is None
+    assert np.isfinite(result.run.objective)
+    assert result.run.score.stability < 0
+
+
+def test_planned_budget_counts_even_when_the_training_ended_early(data):
+    def stop_after_two(epoch, trace):
+        assert trace.num_epochs == epoch + 1
+
+    result = trained(Space(), data, epochs=6, on_epoch=stop_after_two)
+    assert result.trace.planned_epochs == 6
+
+
+def test_an_exception_in_the_users_model_is_a_result(data):
+    class Broken(Space):
+        def build(self, hp):
+            raise RuntimeError("no such layer")
+
+    run = trained(Broken(), data).run
+    assert run.outcome is Outcome.ERROR
+    assert run.message == "RuntimeError: no such layer"
+    assert np.isfinite(run.objective)
+
+
+@pytest.mark.parametrize(
+    ("returned", "message"),
+    [(None, "build.hp. returned NoneType"), (keras.Sequential([keras.layers.Dense(1)]), "not compiled")],
+    ids=["nothing", "uncompiled"],
+)
+def test_what_is_no_compiled_model_is_a_clear_result(data, returned, message):
+    class Wrong(Space):
+        def build(self, hp):
+            return returned
+
+    run = trained(Wrong(), data).run
+    assert run.outcome is Outcome.ERROR
+    assert message.replace(".hp.", "(hp)") in run.message
+
+
+def test_stop_training_passes_through(data):
+    def stop(epoch, trace):
+        raise StopTraining
+
+    with pytest.raises(StopTraining):
+        trained(Space(), data, on_epoch=stop)
+
+
+def test_labels_become_one_hot_for_models_compiled_so(data):
+    assert trained(Space(loss="categorical_crossentropy", rate=0.5), data).run.metrics["val_accuracy"] > 0.7
+
+
+def test_class_weights_and_the_users_own_fit_are_honoured(data):
+    space = Space()
+    weighted = TrainingData(
+        data.x, data.y, data.x_validation, data.y_validation, class_weight=dict.fromkeys(range(10), 2.0)
+    )
+    trained(space, weighted, verbose=0)
+    assert space.fit_kwargs["class_weight"] == dict.fromkeys(range(10), 2.0)
+    assert space.fit_kwargs["epochs"] == 4
+
+
+def test_regression_is_judged_by_its_loss(data):
+    class Line(Space):
+        def build(self, hp):
+            model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(1)])
+            model.compile(keras.optimizers.Adam(1e-2), "mean_squared_error")
+            return model
+
+    numbers = TrainingData(data.x, (data.y - 4.5) / 3, data.x_validation, (data.y_validation - 4.5) / 3)
+    judgement = Judgement(metric="loss", chance_loss=1.0, chance_error=1.0, num_validation=100)
+    run = trained(Line(), numbers, judgement=judgement, epochs=6).run
+    assert run.outcome is Outcome.COMPLETED
+    assert run.error < 0.9
+    assert run.objective < 0
