@@ -113,7 +113,7 @@ def write_json(path: Path, record: object) -> None:
 
 
 def _encodable(value: Any) -> Any:
-    """The value with `?` for what UTF-8 cannot hold: file names in other encodings come into texts as lone surrogates."""
+    """The value with `?` for what UTF-8 cannot hold: file names in other encodings have lone surrogates."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, dict):
