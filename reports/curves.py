@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from reports.figures import SYMBOLS, LegendEntry, add_level, new_figure, plain, rounded
-from reports.formats import number
+from reports.formats import fixed
 from reports.standings import Band, band, shown_run
 from tuner.records import FloatArray, Outcome, Trace, TrialRecord
 
@@ -192,7 +192,7 @@ def _ended(trace: Trace, outcome: Outcome) -> str:
 def _curve_label(curve: Curve) -> str:
     if curve.standing is Band.FAILED:
         return f"trial {curve.trial} \N{MIDDLE DOT} failed"
-    stability = "" if curve.standing is Band.NOT_ASSESSED else f" {number(curve.stability, 2)}"
+    stability = "" if curve.standing is Band.NOT_ASSESSED else f" {fixed(curve.stability)}"
     return f"trial {curve.trial} \N{MIDDLE DOT} {curve.standing.label}{stability}"
 
 
@@ -264,6 +264,7 @@ class StepLossInfo:
     failed_at: int | None
     num_steps: int
     steps_per_epoch: int
+    planned_epochs: int
     chance_loss: float
 
 
@@ -286,47 +287,50 @@ def step_loss_info(trial: TrialRecord, trace: Trace) -> StepLossInfo | None:
         window=window,
         failed_at=None if is_finite.all() else int(np.argmin(is_finite)) + 1,
         num_steps=len(trace.step_loss),
-        steps_per_epoch=trace.steps_per_epoch,
+        steps_per_epoch=max(1, trace.steps_per_epoch),
+        planned_epochs=trace.planned_epochs,
         chance_loss=trace.chance_loss,
     )
 
 
 def draw_step_loss(info: StepLossInfo, limits: StepLimits) -> go.Figure:
-    """Raw loss of each step faint, its running median strong.
+    """Raw loss of each step faint, its running median strong; over epochs, so that batch sizes compare.
 
     Args:
         info: What is shown.
         limits: `step_limits` of the figures that are compared.
     """
     colour = "var(--accent)" if info.standing.is_stable else "var(--warn)"
-    figure = new_figure(x_title="step", y_title="batch loss", height=340)
+    figure = new_figure(x_title="epoch", y_title="batch loss", height=340)
     for name, steps, losses, width, opacity in (
         ("batch loss", info.steps, info.losses, 1.0, 0.35),
         ("running median", info.median_steps, info.medians, 2.4, 1.0),
     ):
         figure.add_trace(
             go.Scatter(
-                x=list(steps),
+                x=[rounded(step / info.steps_per_epoch) for step in steps],
                 y=list(losses),
+                text=[str(step) for step in steps],
                 mode="lines" if len(steps) > 1 else "markers",
                 line={"color": colour, "width": width},
                 marker={"color": colour},
                 opacity=opacity,
                 showlegend=False,
-                hovertemplate=f"{name} %{{y:.3~g}}, step %{{x}}<extra></extra>",
+                hovertemplate=f"{name} %{{y:.3~g}}, step %{{text}}<extra></extra>",
             )
         )
-    figure.update_xaxes(range=[0, limits.num_steps])
+    figure.update_xaxes(range=[0, limits.num_epochs])
     _set_loss_axis(figure, low=limits.low, high=limits.high, is_log=limits.is_log)
     if limits.low < info.chance_loss < limits.high:
         add_level(figure, info.chance_loss, "chance level")
     if info.failed_at is not None:
-        figure.add_vline(x=info.failed_at, line={"color": "var(--warn)", "width": 1.5, "dash": "dash"})
+        place = info.failed_at / info.steps_per_epoch
+        figure.add_vline(x=place, line={"color": "var(--warn)", "width": 1.5, "dash": "dash"})
         text = f"not finite from step {info.failed_at}"
-        left = info.failed_at > limits.num_steps / 2
+        left = place > limits.num_epochs / 2
         anchor = {"xanchor": "right" if left else "left", "yanchor": "top", "xshift": -6 if left else 6}
         figure.add_annotation(
-            x=info.failed_at, y=1, yref="paper", text=text, font={"color": "var(--warn)"}, showarrow=False, **anchor
+            x=place, y=1, yref="paper", text=text, font={"color": "var(--warn)"}, showarrow=False, **anchor
         )
     return figure
 
@@ -338,7 +342,7 @@ class StepLimits:
     low: float
     high: float
     is_log: bool
-    num_steps: int
+    num_epochs: float
 
 
 def step_limits(infos: Sequence[StepLossInfo]) -> StepLimits:
@@ -346,7 +350,8 @@ def step_limits(infos: Sequence[StepLossInfo]) -> StepLimits:
     losses = [loss for info in infos for loss in info.losses]
     is_log = min(losses) > 0
     low, high = _loss_limits(losses, infos[0].chance_loss, is_log=is_log)
-    return StepLimits(low, high, is_log, num_steps=max(2, *(info.num_steps for info in infos)))
+    most = max(max(info.planned_epochs, info.num_steps / info.steps_per_epoch) for info in infos)
+    return StepLimits(low, high, is_log, num_epochs=most)
 
 
 def _kept_steps(losses: FloatArray) -> np.ndarray:

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["command", "compact", "count", "duration", "fixed", "number", "percent", "plural"]
+__all__ = ["MISSING", "command", "compact", "count", "duration", "fixed", "number", "percent", "plural"]
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -45,7 +45,7 @@ def fixed(value: float | None, decimals: int = 2) -> str:
     """A number with so many decimals, for columns that are compared from row to row."""
     if value is None or not math.isfinite(value):
         return number(value)
-    return f"{value:.{decimals}f}".replace("-", _MINUS)
+    return f"{value:z.{decimals}f}".replace("-", _MINUS)
 
 
 def compact(value: float, digits: int = 3) -> str:

@@ -209,7 +209,7 @@ def _summary(
             ),
             (
                 "stability",
-                formats.number(best.stability, 2) if assessed else formats.MISSING,
+                formats.fixed(best.stability) if assessed else formats.MISSING,
                 standings.band(best).label,
             ),
         ]
@@ -262,7 +262,7 @@ def _row(place: int, trial: TrialRecord, config: SearchConfig, dataset: DatasetR
         metric=formats.number(metric) if dataset.metric == "loss" else formats.fixed(metric, 3),
         validation_loss=formats.number(standings.validation_loss(trial)),
         objective=formats.fixed(trial.objective) if config.objective == "stable" else formats.number(trial.objective),
-        stability=formats.number(trial.stability, 2) if is_known else formats.MISSING,
+        stability=formats.fixed(trial.stability) if is_known else formats.MISSING,
         standing=standing,
         symbol=figures.band_symbol(standing),
         instability=formats.fixed(score.instability) if score and is_known else formats.MISSING,
@@ -303,7 +303,7 @@ def _curves(
         is_first = step_info.trial == ranked[0].number
         title = ("best" if best else "got furthest") if is_first else "least stable"
         name = plots.add(f"steps-{step_info.trial}", curves.draw_step_loss(step_info, limits)) if limits else ""
-        steps.append((name, title, step_info, formats.number(step_info.stability, 2)))
+        steps.append((name, title, step_info, formats.fixed(step_info.stability)))
     return {
         "info": info,
         "name": plots.add("loss-curves", curves.draw_loss_curves(info)) if info else "",

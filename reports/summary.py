@@ -6,7 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from reports.formats import MISSING, compact, duration, number, percent, plural
+from reports.formats import MISSING, compact, duration, fixed, number, percent, plural
 from reports.standings import Band, band, largest_part, metric_spread, metric_value, shown_run
 from tuner.config import SearchConfig
 from tuner.records import DatasetRecord, Outcome, TrialRecord
@@ -105,7 +105,7 @@ def best_sentences(ranked: Sequence[TrialRecord], dataset: DatasetRecord) -> lis
     if band(best) in (Band.NOT_LEARNING, Band.NOT_ASSESSED):
         sentences.append(stability_meaning(best))
     else:
-        sentences.append(f"Its stability is {number(best.stability, 2)} of 1. {stability_meaning(best)}")
+        sentences.append(f"Its stability is {fixed(best.stability)} of 1. {stability_meaning(best)}")
     run = shown_run(best)
     if run is not None and run.score.not_assessed and band(best) is not Band.NOT_ASSESSED:
         sentences.append(f"Not assessed: {'; '.join(run.score.not_assessed)}.")

@@ -109,11 +109,16 @@ def test_a_write_that_ends_half_way_leaves_the_old_file_and_nothing_else(
     file = tmp_path / "folder" / "record.json"
     if has_old:
         write_text(file, "old")
-    writing = atomic_open(file)
-    writing.__enter__().write("new, but not all of")
-    assert (file.read_text() == "old") if has_old else not file.exists()
+
+    def write_half() -> None:
+        with atomic_open(file) as stream:
+            stream.write("new, but not all of")
+            stream.flush()
+            assert (file.read_text() == "old") if has_old else not file.exists()
+            raise exception
+
     with pytest.raises(exception):
-        writing.__exit__(exception, exception(), None)
+        write_half()
     assert [path.name for path in file.parent.iterdir()] == (["record.json"] if has_old else [])
     assert not has_old or file.read_text() == "old"
 

@@ -227,6 +227,9 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             if stability >= STABLE
             else f"Not stable (below {STABLE}): try more trials, or lower rates with --range learning_rate=...",
         ]
+        calmer = next((trial for trial in rank(trials) if (trial.stability or -1.0) >= STABLE), None)
+        if stability < STABLE and calmer is not None:
+            lines.append(f"Best of the stable ones: trial {calmer.number}, {metric_text(calmer)} (export takes --trial)")
     if report is not None:
         lines.append(f"Report: {report}")
     if best is not None:

@@ -163,6 +163,13 @@ def test_too_few_steps_for_a_median_and_none_at_all() -> None:
 def test_compared_figures_share_their_axes() -> None:
     first, second = info_of(steps([2.0, 0.5])), info_of(steps([3.0, 1.0, 0.9, 0.1]))
     limits = curves.step_limits([first, second])
-    ranges = {tuple(curves.draw_step_loss(info, limits).layout.yaxis.range) for info in (first, second)}
-    assert len(ranges) == 1
-    assert limits.num_steps == 4
+    layouts = [curves.draw_step_loss(info, limits).layout for info in (first, second)]
+    assert len({(*layout.xaxis.range, *layout.yaxis.range) for layout in layouts}) == 1
+    assert limits.num_epochs == 20
+
+
+def test_trainings_of_different_batch_sizes_compare_by_epoch() -> None:
+    info = info_of(steps(np.ones(400), steps_per_epoch=20))
+    line = curves.draw_step_loss(info, curves.step_limits([info])).data[0]
+    assert (line.x[0], line.x[-1]) == (0.05, 20)
+    assert (line.text[0], line.text[-1]) == ("1", "400")

@@ -43,6 +43,7 @@ def test_compact_drops_zeros_at_the_end_only(value: float, text: str) -> None:
 def test_fixed() -> None:
     assert [fixed(value) for value in (None, 0.0, -0.974, math.nan)] == [MISSING, "0.00", f"{MINUS}0.97", "NaN"]
     assert fixed(0.97, 3) == "0.970"
+    assert fixed(-0.001) == "0.00"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -89,7 +90,7 @@ def test_a_long_run_does_not_dilute_a_spike_of_the_same_planned_budget():
 def test_online_the_score_never_heals_by_waiting():
     loss = spiked(noisy(decay(), 0.1, seed=5), 600)
     drawdowns = [score(trace(loss[:end], planned=EPOCHS)).drawdown for end in range(800, 2001, 100)]
-    assert all(after >= before for before, after in zip(drawdowns, drawdowns[1:], strict=False))
+    assert all(after >= before for before, after in itertools.pairwise(drawdowns))
 
 
 @pytest.mark.parametrize("unit", [1e-3, 1e6])

@@ -23,7 +23,7 @@ from tuner.store import RunFolder, atomic_path
 from tuner.training import seedrun
 from tuner.training.seedrun import Training, TrainingData
 
-__all__ = ["StabilityTuner"]
+__all__ = ["StabilityTuner", "save_model"]
 
 # Trained models that are kept, best first; the others can be trained again from their records.
 NUM_KEPT_MODELS = 3

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tuner.records import Outcome, StabilityScore, Trace
 from tuner.stability.score import failed_objective, first_failure, objective, outcome_of, score, smoothed_end
 
-__all__ = ["Judgement", "Verdict", "chance_levels", "choose_metric"]
+__all__ = ["Judgement", "MetricName", "ObjectiveName", "Verdict", "chance_levels", "choose_metric"]
 
 MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
 ObjectiveName = Literal["stable", "val_loss", "val_accuracy"]

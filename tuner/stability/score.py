@@ -18,7 +18,16 @@ from scipy import ndimage
 
 from tuner.records import FloatArray, Outcome, StabilityScore, Trace
 
-__all__ = ["StabilityScore", "failed_objective", "is_learning", "objective", "outcome_of", "score", "smoothed_end"]
+__all__ = [
+    "failed_objective",
+    "failed_score",
+    "first_failure",
+    "is_learning",
+    "objective",
+    "outcome_of",
+    "score",
+    "smoothed_end",
+]
 
 # Rises far below this share of the chance loss do not matter. Source: convention (design of the score).
 LOSS_FLOOR_FRAC = 1e-3
