@@ -10,7 +10,7 @@ import numpy as np
 import plotly.graph_objects as go
 
 from reports.figures import SYMBOLS, LegendEntry, add_level, band_symbol, new_figure, plain, rounded, shortened
-from reports.formats import compact, number
+from reports.formats import compact, fixed, number
 from reports.parameters import Axis, show
 from reports.standings import Band, band
 from tuner.records import TrialRecord
@@ -204,7 +204,7 @@ def scatter_info(ranked: Sequence[TrialRecord], axis: Axis, objective: str) -> S
         value = known[trial.number]
         is_at_edge = band(trial) is Band.FAILED or value > fence
         text = f"trial {trial.number}<br>{plain(axis.name)} {plain(show(axis.values[trial.number]))}<br>"
-        text += f"objective {number(value)}, stability {number(trial.stability, 2)}, {band(trial).label}"
+        text += f"objective {number(value)}, stability {fixed(trial.stability)}, {band(trial).label}"
         x = _scatter_place(axis, trial.number)
         points.append(ScatterPoint(trial.number, band(trial), x, edge if is_at_edge else value, text, is_at_edge))
     has_edge = any(point.is_at_edge for point in points)

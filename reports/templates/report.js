@@ -47,7 +47,7 @@
   // On paper: the light palette, and nothing folded.
   let folded = [];
   addEventListener("beforeprint", () => {
-    folded = [...document.querySelectorAll("details.more:not([open])")];
+    folded = [...document.querySelectorAll("details.more:not(.stays-folded):not([open])")];
     folded.forEach((details) => { details.open = true; });
     drawAll(getComputedStyle(paper));
   });
