@@ -5,9 +5,11 @@ optuna-dashboard opens the same file: parameter names, values and intermediate v
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import optuna
@@ -18,7 +20,7 @@ from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
 from tuner.search.seeds import derive_seed
 from tuner.store import RunFolder
 
-__all__ = ["Study", "load_trials"]
+__all__ = ["Study", "load_trials", "storage_faults"]
 
 STUDY_NAME = "tuner"
 # A trial that took its worker down this often is not tried again.
@@ -40,15 +42,15 @@ class Study:
     """
 
     def __init__(self, folder: RunFolder, *, algorithm: Literal["tpe", "random"] = "tpe", seed: int = 0) -> None:
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
-        self._storage = _storage(folder)
-        self._study = optuna.create_study(
-            storage=self._storage,
-            study_name=STUDY_NAME,
-            direction="minimize",
-            sampler=SeededSampler(algorithm, seed),
-            load_if_exists=True,
-        )
+        with storage_faults(folder):
+            self._storage = _storage(folder)
+            self._study = optuna.create_study(
+                storage=self._storage,
+                study_name=STUDY_NAME,
+                direction="minimize",
+                sampler=SeededSampler(algorithm, seed),
+                load_if_exists=True,
+            )
 
     def enqueue_first(self, params: dict[str, HyperparameterValue]) -> None:
         """Make these the parameters of the first trial, unless there already is one."""
@@ -147,7 +149,9 @@ class SeededSampler(optuna.samplers.BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
     ) -> Any:
         """Optuna's interface."""
-        return self._at(trial.number).sample_independent(study, trial, param_name, param_distribution)
+        # A sampler for each name: a trial killed between two proposals proposes the same when it is put back.
+        seed = derive_seed(self._seed, trial.number, zlib.crc32(param_name.encode()))
+        return _sampler(self._algorithm, seed).sample_independent(study, trial, param_name, param_distribution)
 
     def _at(self, number: int) -> optuna.samplers.BaseSampler:
         if number != self._number:
@@ -169,15 +173,16 @@ def load_trials(folder: RunFolder) -> list[TrialRecord]:
     """All trials of a run by number; empty before the first worker made the study."""
     if not folder.study_file.is_file():
         return []
-    storage = _storage(folder)
-    try:
-        study_id = storage.get_study_id_from_name(STUDY_NAME)
-        trials = storage.get_all_trials(study_id, deepcopy=False)
-    except KeyError:
-        return []
-    finally:
-        storage.remove_session()
-        storage.engine.dispose()
+    with storage_faults(folder):
+        storage = _storage(folder)
+        try:
+            study_id = storage.get_study_id_from_name(STUDY_NAME)
+            trials = storage.get_all_trials(study_id, deepcopy=False)
+        except KeyError:
+            return []
+        finally:
+            storage.remove_session()
+            storage.engine.dispose()
     return [_record(folder, trial) for trial in sorted(trials, key=lambda trial: trial.number)]
 
 
@@ -203,22 +208,37 @@ def _outcome(trial: FrozenTrial) -> Outcome:
     return Outcome(trial.user_attrs.get("outcome", Outcome.CRASHED))
 
 
+@contextlib.contextmanager
+def storage_faults(folder: RunFolder) -> Iterator[None]:
+    """Turn every failure of the study's storage in the block into an `EnvironmentFault` that names the file."""
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        # Optuna's own text says nothing of the cause.
+        reason = str(error.__cause__ or error).splitlines()[0]
+        raise _fault(folder, reason) from error
+
+
+def _fault(folder: RunFolder, reason: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"The study {str(folder.study_file)!r} cannot be used: {reason}. Check that the folder may be written and has "
+        "space; a damaged file can be moved away, the trials folder keeps its records."
+    )
+
+
 def _storage(folder: RunFolder) -> optuna.storages.RDBStorage:
     """The SQLite file of the run.
 
     Raises:
-        EnvironmentFault: It cannot be opened or written.
+        EnvironmentFault: Another version of Optuna made it.
     """
     from sqlalchemy.engine import URL
-    from sqlalchemy.exc import SQLAlchemyError
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     url = URL.create("sqlite", database=str(folder.study_file.absolute())).render_as_string()
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_S}})
-    except (SQLAlchemyError, OSError, RuntimeError) as error:
-        raise EnvironmentFault(
-            f"The study {str(folder.study_file)!r} cannot be opened: {str(error).splitlines()[0]}. "
-            "Check that the folder may be written and has space. A damaged file can be moved away: the search then "
-            "starts again, and the old records stay in the trials folder until their numbers are used again."
-        ) from error
+    except RuntimeError as error:
+        raise _fault(folder, str(error)) from error

@@ -1,0 +1,425 @@
+"""The study: asked, reported, ended, put back, opened again, damaged; proposals that do not depend on interruptions."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+
+from tuner.config import SearchConfig
+from tuner.errors import EnvironmentFault, RunError
+from tuner.records import Outcome, SeedRun, StabilityScore, Trace
+from tuner.search.seeds import derive_seed
+from tuner.search.study import Study, load_trials, storage_faults
+from tuner.store import RunFolder
+
+SCORE = StabilityScore(0.9, 0.1, 0.0, 0.0, 0.0, 0.0, None)
+EMPTY = np.empty(0)
+TRACE = Trace(EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, EMPTY, 1, 1, 1.0)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", SearchConfig())
+
+
+def suggest(trial: optuna.Trial) -> dict[str, Any]:
+    """A small conditional space."""
+    params: dict[str, Any] = {
+        "rate": trial.suggest_float("rate", 1e-4, 1e-1, log=True),
+        "blocks": trial.suggest_int("blocks", 1, 3),
+        "l2?": trial.suggest_categorical("l2?", [False, True]),
+    }
+    return params | ({"l2": trial.suggest_float("l2", 1e-6, 1e-2, log=True)} if params["l2?"] else {})
+
+
+def value(params: dict[str, Any]) -> float:
+    """An objective with its best at rate 0.01 and two blocks."""
+    return (math.log10(params["rate"]) + 2) ** 2 + abs(params["blocks"] - 2) + 0.1 * params["l2?"]
+
+
+def ask(study: Study, *, max_trials: int = 100) -> optuna.Trial:
+    trial = study.ask(max_trials)
+    assert trial is not None
+    return trial
+
+
+def run_trials(study: Study, count: int) -> list[dict[str, Any]]:
+    """Run some trials to their end; their parameters."""
+    done = []
+    for _ in range(count):
+        trial = ask(study)
+        done.append(suggest(trial))
+        study.finish(trial.number, value(done[-1]), outcome=Outcome.COMPLETED)
+    return done
+
+
+# --- asked and ended ---------------------------------------------------------------------------------------------
+
+
+def test_trials_are_numbered_and_end_at_the_budget(folder: RunFolder) -> None:
+    study = Study(folder)
+    for number in range(3):
+        trial = ask(study, max_trials=3)
+        assert trial.number == number
+        study.finish(number, float(number), outcome=Outcome.COMPLETED)
+    assert study.ask(3) is None
+    assert study.ask(2) is None
+    assert ask(study, max_trials=4).number == 3
+
+
+def test_the_first_trial_can_be_given_and_only_the_first(folder: RunFolder) -> None:
+    study = Study(folder)
+    first = {"rate": 0.01, "blocks": 2, "l2?": True, "l2": 1e-4}
+    study.enqueue_first(first)
+    study.enqueue_first({"rate": 0.001})
+    assert suggest(ask(study)) == first
+    study.enqueue_first(first)
+    assert ask(study).number == 1
+    assert [trial.outcome for trial in load_trials(folder)] == [Outcome.RUNNING, Outcome.RUNNING]
+
+
+def test_the_record_of_a_trial_from_begin_to_end(folder: RunFolder) -> None:
+    study = Study(folder)
+    study.enqueue_first({"rate": 0.01})
+    (waiting,) = load_trials(folder)
+    assert (waiting.outcome, waiting.objective, waiting.started, waiting.finished) == (
+        Outcome.WAITING,
+        None,
+        None,
+        None,
+    )
+    trial = ask(study)
+    suggest(trial)
+    study.describe(0, {"rate": 0.01, "fixed": "adam"})
+    study.report(0, 0, 2.5)
+    study.report(0, 1, math.inf)
+    (running,) = load_trials(folder)
+    assert running.outcome is Outcome.RUNNING
+    assert running.hyperparameters == {"rate": 0.01, "fixed": "adam"}
+    assert running.epoch_losses == (2.5, math.inf)
+    assert running.started is not None
+    assert running.finished is None
+    study.finish(0, 0.5, outcome=Outcome.NOT_LEARNING, message="flat")
+    (ended,) = load_trials(folder)
+    assert (ended.outcome, ended.objective, ended.message) == (Outcome.NOT_LEARNING, 0.5, "flat")
+    assert ended.finished is not None
+    assert ended.finished >= running.started
+    assert ended.seed_runs == ()
+
+
+@pytest.mark.parametrize("outcome", ["completed", "not_learning", "diverged", "error", "crashed"])
+def test_every_outcome_reads_back(folder: RunFolder, outcome: str) -> None:
+    study = Study(folder)
+    ask(study)
+    study.finish(0, 1.0, outcome=Outcome(outcome), message="Größe\n'x' \N{ROCKET}")
+    (trial,) = load_trials(folder)
+    assert trial.outcome is Outcome(outcome)
+    assert trial.message == "Größe\n'x' \N{ROCKET}"
+
+
+def test_trials_come_by_number_and_with_their_seed_runs(folder: RunFolder) -> None:
+    study = Study(folder)
+    numbers = [ask(study).number for _ in range(4)]
+    for number in reversed(numbers):
+        run = SeedRun(number, 0, 1, Outcome.COMPLETED, 0.0, 0.1, SCORE, {}, 1, 1, 1, 1.0)
+        folder.save_seed_run(run, TRACE)
+        if number != 2:
+            study.finish(number, 1.0, outcome=Outcome.COMPLETED)
+    trials = load_trials(folder)
+    assert [trial.number for trial in trials] == [0, 1, 2, 3]
+    # What an unfinished attempt left behind is no result.
+    assert [len(trial.seed_runs) for trial in trials] == [1, 1, 0, 1]
+    assert trials[0].stability == 0.9
+
+
+def test_the_best_numbers_leave_out_what_failed(folder: RunFolder) -> None:
+    study = Study(folder)
+    ends = [
+        (3.0, Outcome.COMPLETED),
+        (-9.0, Outcome.DIVERGED),
+        (1.0, Outcome.COMPLETED),
+        (1.0, Outcome.NOT_LEARNING),
+        (-9.0, Outcome.ERROR),
+        (2.0, Outcome.COMPLETED),
+        (-9.0, Outcome.CRASHED),
+    ]
+    for objective, outcome in ends:
+        study.finish(ask(study).number, objective, outcome=outcome)
+    ask(study)
+    assert study.best_numbers(100) == [2, 3, 5, 0]
+    assert study.best_numbers(2) == [2, 3]
+    assert study.best_numbers(0) == []
+
+
+def test_recent_failures_are_all_or_none(folder: RunFolder) -> None:
+    study = Study(folder)
+    outcomes = [Outcome.ERROR, Outcome.COMPLETED, Outcome.ERROR, Outcome.ERROR]
+    for index, outcome in enumerate(outcomes):
+        study.finish(ask(study).number, 1.0, outcome=outcome, message=f"m{index}")
+    assert study.recent_failures(2) == ["m2", "m3"]
+    assert study.recent_failures(3) == []
+    assert study.recent_failures(9) == []
+
+
+# --- put back ----------------------------------------------------------------------------------------------------
+
+
+def test_a_trial_put_back_is_the_same_trial_again(folder: RunFolder) -> None:
+    study = Study(folder, seed=5)
+    run_trials(study, 2)
+    trial = ask(study)
+    params = suggest(trial)
+    assert study.give_back(crashed=False) == [2]
+    assert load_trials(folder)[2].outcome is Outcome.WAITING
+    again = ask(Study(folder, seed=5))
+    assert again.number == 2
+    assert suggest(again) == params
+
+
+def test_a_trial_killed_while_it_was_proposed_is_the_same_as_if_it_had_not_been(
+    folder: RunFolder, tmp_path: Path
+) -> None:
+    uninterrupted = run_trials(Study(RunFolder.create(tmp_path / "other", SearchConfig()), seed=5), 1)
+    trial = ask(Study(folder, seed=5))
+    trial.suggest_float("rate", 1e-4, 1e-1, log=True)
+    study = Study(folder, seed=5)
+    study.give_back(crashed=False)
+    assert [suggest(ask(study))] == uninterrupted
+
+
+def test_a_trial_put_back_waits_even_when_the_budget_is_used_up(folder: RunFolder) -> None:
+    study = Study(folder)
+    for _ in range(2):
+        ask(study)
+    study.finish(0, 1.0, outcome=Outcome.COMPLETED)
+    study.give_back(crashed=False)
+    assert ask(study, max_trials=2).number == 1
+    assert study.ask(2) is None
+
+
+def test_nothing_runs_so_nothing_is_put_back(folder: RunFolder) -> None:
+    study = Study(folder)
+    assert study.give_back(crashed=True) == []
+    run_trials(study, 1)
+    assert study.give_back(crashed=True) == []
+    assert load_trials(folder)[0].outcome is Outcome.COMPLETED
+
+
+def test_epochs_of_an_interrupted_attempt_do_not_count_as_progress(folder: RunFolder) -> None:
+    study = Study(folder)
+    ask(study)
+    for epoch in range(3):
+        study.report(0, epoch, 2.0 - epoch)
+    study.give_back(crashed=False)
+    assert load_trials(folder)[0].epoch_losses == ()
+    ask(study)
+    study.report(0, 0, 5.0)
+    assert load_trials(folder)[0].epoch_losses == (5.0,)
+
+
+def test_a_trial_that_takes_its_worker_down_twice_is_ended(folder: RunFolder) -> None:
+    study = Study(folder)
+    ask(study)
+    study.give_back(crashed=True, message="signal 9", worst_objective=7.0)
+    (once,) = load_trials(folder)
+    assert (once.outcome, once.message) == (Outcome.WAITING, "")
+    ask(study)
+    study.give_back(crashed=True, message="signal 11", worst_objective=7.0)
+    (twice,) = load_trials(folder)
+    assert (twice.outcome, twice.objective, twice.message) == (Outcome.CRASHED, 7.0, "signal 11")
+    assert ask(study).number == 1
+
+
+def test_interruptions_by_the_user_are_no_crashes(folder: RunFolder) -> None:
+    study = Study(folder)
+    for _ in range(4):
+        assert ask(study).number == 0
+        study.give_back(crashed=False)
+    ask(study)
+    study.give_back(crashed=True)
+    assert load_trials(folder)[0].outcome is Outcome.WAITING
+    # A crash is remembered over an interruption.
+    ask(study)
+    study.give_back(crashed=False)
+    ask(study)
+    study.give_back(crashed=True, worst_objective=7.0)
+    assert load_trials(folder)[0].outcome is Outcome.CRASHED
+
+
+# --- proposals follow from the seed and the number -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_a_resumed_search_proposes_what_an_uninterrupted_one_does(tmp_path: Path, algorithm: Any) -> None:
+    count = 16  # TPE starts to learn after 10 trials.
+    whole = RunFolder.create(tmp_path / "whole", SearchConfig())
+    expected = run_trials(Study(whole, algorithm=algorithm, seed=3), count)
+    parts = RunFolder.create(tmp_path / "parts", SearchConfig())
+    proposed: list[dict[str, Any]] = []
+    for part in (1, 10, 2, 3):
+        study = Study(parts, algorithm=algorithm, seed=3)
+        study.give_back(crashed=False)
+        proposed += run_trials(study, part)
+        suggest(ask(study))  # Interrupted.
+    assert proposed == expected
+    assert [trial.hyperparameters for trial in load_trials(whole)] == expected
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random"])
+def test_seeds_give_different_proposals(tmp_path: Path, algorithm: Any) -> None:
+    proposals = [
+        run_trials(Study(RunFolder.create(tmp_path / str(seed), SearchConfig()), algorithm=algorithm, seed=seed), 3)
+        for seed in (0, 1)
+    ]
+    assert proposals[0] != proposals[1]
+    assert proposals[0][0] != proposals[0][1]
+
+
+def test_tpe_learns(tmp_path: Path) -> None:
+    best = {}
+    for algorithm in ("random", "tpe"):
+        study = Study(RunFolder.create(tmp_path / algorithm, SearchConfig()), algorithm=algorithm, seed=0)  # type: ignore[arg-type]
+        best[algorithm] = np.median([value(params) for params in run_trials(study, 32)[20:]])
+    assert best["tpe"] < 0.5 * best["random"]
+
+
+def test_derived_seeds_are_distinct_and_in_range() -> None:
+    paths: list[tuple[int, ...]] = [(), (0,), (1,), (0, 0), (0, 1), (1, 0)]
+    seeds = {derive_seed(seed, *path) for seed in (0, 1, 2**31 - 1) for path in paths}
+    assert len(seeds) == 18
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert derive_seed(0, 7) == derive_seed(0, 7)
+
+
+# --- the file ----------------------------------------------------------------------------------------------------
+
+HOSTILE_NAMES = [
+    "with space",
+    "quote'",
+    'double"quote',
+    "Größe 数",
+    "hash#tag",
+    "what?mode=ro",
+    "per%20cent",
+    "100%",
+    "{SCHEMA_VERSION}{x}",
+    "at@host:80",
+    "semi;colon",
+    "file:x",
+    "back\\slash",
+]
+
+
+@pytest.mark.parametrize("name", HOSTILE_NAMES)
+def test_the_study_lies_in_its_folder_whatever_that_is_called(tmp_path: Path, name: str) -> None:
+    folder = RunFolder.create(tmp_path / name, SearchConfig())
+    run_trials(Study(folder), 1)
+    assert folder.study_file.read_bytes()[:15] == b"SQLite format 3"
+    assert [trial.number for trial in load_trials(folder)] == [0]
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert len(run_trials(Study(folder), 1)) == 1
+    assert len(load_trials(folder)) == 2
+
+
+def test_a_relative_folder_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = RunFolder.create(Path("runs/x"), SearchConfig())
+    run_trials(Study(folder), 1)
+    assert (tmp_path / "runs/x/study.db").is_file()
+
+
+def test_reading_never_makes_a_file(tmp_path: Path, folder: RunFolder) -> None:
+    assert load_trials(folder) == []
+    assert load_trials(RunFolder(tmp_path / "none")) == []
+    assert not folder.study_file.exists()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_study_that_was_only_just_made_has_no_trials(folder: RunFolder) -> None:
+    folder.study_file.touch()
+    assert load_trials(folder) == []
+    Study(folder)
+    assert load_trials(folder) == []
+
+
+@pytest.mark.parametrize(
+    "content", [b"not a database, but long enough to be taken for one" * 40, b"SQLite format 3\x00"]
+)
+def test_a_file_that_is_no_database_is_a_fault_of_the_environment(folder: RunFolder, content: bytes) -> None:
+    folder.study_file.write_bytes(content)
+    for opening in (Study, load_trials):
+        with pytest.raises(EnvironmentFault, match=r"study\.db' cannot be used: .*damaged file can be moved away"):
+            opening(folder)
+
+
+@pytest.mark.parametrize("keep_frac", [0.1, 0.3, 0.6, 0.9])
+def test_a_database_cut_short_is_a_fault_of_the_environment(folder: RunFolder, keep_frac: float) -> None:
+    run_trials(Study(folder), 12)
+    folder.study_file.write_bytes(folder.study_file.read_bytes()[: int(keep_frac * folder.study_file.stat().st_size)])
+    with pytest.raises(EnvironmentFault, match=r"study\.db'"):
+        load_trials(folder)
+
+
+@pytest.mark.parametrize("start_frac", [0.1, 0.4, 0.7])
+def test_a_database_overwritten_in_the_middle_is_a_fault_of_the_environment(
+    folder: RunFolder, start_frac: float
+) -> None:
+    run_trials(Study(folder), 12)
+    content = bytearray(folder.study_file.read_bytes())
+    start = int(start_frac * len(content))
+    content[start : start + 40_000] = b"\xa5" * len(content[start : start + 40_000])
+    folder.study_file.write_bytes(bytes(content))
+    with pytest.raises(EnvironmentFault, match=r"study\.db'"):
+        load_trials(folder)
+
+
+def test_a_study_of_another_version_of_optuna_is_a_fault_of_the_environment(folder: RunFolder) -> None:
+    Study(folder)
+    with sqlite3.connect(folder.study_file) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = 'v0.9.0.a'")
+    connection.close()
+    with pytest.raises(EnvironmentFault, match=r"study\.db' cannot be used: .*version"):
+        load_trials(folder)
+
+
+def test_a_locked_database_is_a_fault_of_the_environment(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.search.study.SQLITE_TIMEOUT_S", 0.1)
+    study = Study(folder)
+    other = sqlite3.connect(folder.study_file, isolation_level=None)
+    try:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(EnvironmentFault, match=r"study\.db'.*locked"), storage_faults(folder):
+            study.ask(10)
+        with pytest.raises(EnvironmentFault, match=r"study\.db'.*locked"):
+            load_trials(folder)
+    finally:
+        other.close()
+
+
+def test_a_damaged_record_is_named_and_the_trial_survives_its_removal(folder: RunFolder) -> None:
+    study = Study(folder)
+    ask(study)
+    folder.save_seed_run(SeedRun(0, 0, 1, Outcome.COMPLETED, 0.0, 0.1, SCORE, {}, 1, 1, 1, 1.0), TRACE)
+    study.finish(0, 1.0, outcome=Outcome.COMPLETED)
+    record = folder.seed_run_dir(0, 0) / "record.json"
+    record.write_text(record.read_text()[:50])
+    with pytest.raises(RunError, match=r"record\.json'.*Delete that file"):
+        load_trials(folder)
+    record.unlink()
+    (trial,) = load_trials(folder)
+    assert dataclasses.replace(trial, started=None, finished=None).objective == 1.0
+    assert trial.stability is None
+
+
+def test_other_optuna_programs_read_the_same_study(folder: RunFolder) -> None:
+    run_trials(Study(folder), 2)
+    study = optuna.load_study(study_name="tuner", storage=f"sqlite:///{folder.study_file}")
+    assert len(study.trials) == 2
+    assert study.best_value == min(trial.objective or 0.0 for trial in load_trials(folder))
