@@ -15,8 +15,10 @@ Every message says what is wrong (with the value), what was expected, and what t
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import sys
+from collections.abc import Iterable, Iterator
 
 __all__ = [
     "AuditError",
@@ -28,7 +30,10 @@ __all__ = [
     "SpaceError",
     "TunerError",
     "did_you_mean",
+    "package_faults",
 ]
+
+_OUR_PACKAGES = ("reports", "search_spaces", "tuner")
 
 
 class TunerError(Exception):
@@ -88,3 +93,22 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+@contextlib.contextmanager
+def package_faults() -> Iterator[None]:
+    """Turn a package of others that is missing or broken into an `EnvironmentFault` that names it.
+
+    Raises:
+        EnvironmentFault: An import in the block failed.
+    """
+    try:
+        yield
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in _OUR_PACKAGES:
+            raise
+        raise EnvironmentFault(
+            f"The package {package or 'that was imported'!r} is missing or broken: {error}. "
+            f"Install it where this program runs: {sys.executable} -m pip install {package or 'PACKAGE'}"
+        ) from error

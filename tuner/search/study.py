@@ -111,12 +111,9 @@ class Study:
         ]
         return [trial.number for trial in sorted(finished, key=lambda trial: (trial.value, trial.number))[:count]]
 
-    def recent_failures(self, count: int) -> list[str]:
-        """Messages of the last trials if all of them ended in an exception; else empty."""
-        finished = [trial for trial in self._trials() if trial.state is TrialState.COMPLETE][-count:]
-        if len(finished) < count or any(_outcome(trial) is not Outcome.ERROR for trial in finished):
-            return []
-        return [str(trial.user_attrs.get("message", "")) for trial in finished]
+    def num_finished(self) -> int:
+        """How many trials have ended, failed ones included."""
+        return sum(trial.state is TrialState.COMPLETE for trial in self._trials())
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)

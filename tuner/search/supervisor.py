@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from tuner.errors import EnvironmentFault, TunerError
-from tuner.search.study import Study
+from tuner.errors import EnvironmentFault, TunerError, package_faults
+from tuner.search.study import Study, storage_faults
 from tuner.stability.score import failed_objective
 from tuner.store import RunFolder, read_json, write_json
 
@@ -31,6 +31,9 @@ MAX_DEATHS_IN_A_ROW = 4
 BUG_EXIT_CODE = 70
 # Lines of its log that are shown when a worker dies.
 NUM_LOG_LINES = 5
+
+# Tells a worker whose child it is.
+SUPERVISOR_VARIABLE = "TUNER_SUPERVISOR_PID"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -64,9 +67,10 @@ def run_worker(folder: RunFolder, *, deadline: float | None = None) -> None:
     """
     _die_with_parent()
     try:
-        from tuner.search.worker import work
+        with package_faults(), storage_faults(folder):
+            from tuner.search.worker import work
 
-        work(folder, deadline=deadline)
+            work(folder, deadline=deadline)
     except TunerError as error:
         write_json(_error_file(folder), {"message": str(error), "exit_code": str(error.exit_code)})
         raise
@@ -84,12 +88,17 @@ def supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[]
         WorkerFailed: The worker reported an error.
         EnvironmentFault: Workers die again and again.
     """
+    with storage_faults(folder):
+        _supervise(folder, deadline=deadline, on_tick=on_tick)
+
+
+def _supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[], None]) -> None:
     study = Study(folder)
     study.give_back(crashed=False)
     deaths = 0
     while True:
         _error_file(folder).unlink(missing_ok=True)
-        finished_before = len(study.best_numbers(sys.maxsize))
+        finished_before = study.num_finished()
         with _worker(folder, deadline) as process:
             returncode = _watch(process, on_tick)
         on_tick()
@@ -103,9 +112,9 @@ def supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[]
         if returncode == BUG_EXIT_CODE:
             study.give_back(crashed=False)
             raise WorkerFailed(f"The worker met a bug of the program. {reason}", returncode)
+        deaths = 1 if study.num_finished() > finished_before else deaths + 1
         weight = folder.load_config().stability_weight
         study.give_back(crashed=True, message=reason, worst_objective=failed_objective(0.0, weight=weight))
-        deaths = 1 if len(study.best_numbers(sys.maxsize)) > finished_before else deaths + 1
         if deaths >= MAX_DEATHS_IN_A_ROW:
             raise EnvironmentFault(f"The worker died {deaths} times in a row. {reason}")
 
@@ -123,11 +132,13 @@ def _watch(process: subprocess.Popen[bytes], on_tick: Callable[[], None]) -> int
 @contextlib.contextmanager
 def _worker(folder: RunFolder, deadline: float | None) -> Iterator[subprocess.Popen[bytes]]:
     """A running worker process; ended, and its trial put back, if the block is left early (Ctrl-C included)."""
-    command = [sys.executable, "-m", "tuner", "worker", str(folder.root)]
+    command = [sys.executable, "-m", "tuner", "worker"]
     command += ["--until", repr(deadline)] if deadline is not None else []
+    command += ["--", str(folder.root)]
     environment = os.environ | {
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "PYTHONUNBUFFERED": "1",
+        SUPERVISOR_VARIABLE: str(os.getpid()),
     }
     with open(worker_log(folder), "ab") as log:
         # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then ends the worker.
@@ -167,3 +178,6 @@ def _die_with_parent() -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.environ.get(SUPERVISOR_VARIABLE, str(os.getppid())) != str(os.getppid()):
+        # It died before the call above, while this process was starting.
+        os.kill(os.getpid(), signal.SIGKILL)

@@ -1,0 +1,393 @@
+"""The supervisor: workers that end well, report an error, meet a bug or die; and a real search that is interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tuner.config import SearchConfig
+from tuner.errors import EnvironmentFault, SpaceError, TunerError
+from tuner.records import Outcome
+from tuner.search import supervisor
+from tuner.search.study import Study, load_trials
+from tuner.search.supervisor import WorkerFailed, run_worker, supervise, worker_log
+from tuner.stability.score import failed_objective
+from tuner.store import RunFolder
+
+ROOT = Path(__file__).parents[2]
+SetWorker = Callable[[str], None]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "a run's folder", SearchConfig(trials=3))
+
+
+@pytest.fixture
+def set_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetWorker:
+    """Puts a shell script in the place of the worker's Python; its last argument is the run folder."""
+    monkeypatch.setattr(supervisor, "POLL_S", 0.02)
+    monkeypatch.setattr(supervisor, "TICK_S", 0.02)
+
+    def put(script: str) -> None:
+        file = tmp_path / "python"
+        file.write_text(f'#!/bin/sh\ncd "{tmp_path}"\n{script}\n', encoding="utf-8")
+        file.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(file))
+
+    return put
+
+
+def run(folder: RunFolder, on_tick: Callable[[], None] = lambda: None, *, deadline: float | None = None) -> None:
+    supervise(folder, deadline=deadline, on_tick=on_tick)
+
+
+# --- how a worker ends -------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_is_done_ends_the_search(folder: RunFolder, set_worker: SetWorker) -> None:
+    set_worker("echo done >> started; exit 0")
+    ticks: list[int] = []
+    run(folder, lambda: ticks.append(1))
+    assert (folder.root.parent / "started").read_text() == "done\n"
+    assert ticks
+
+
+def test_the_worker_is_told_folder_and_deadline(folder: RunFolder, set_worker: SetWorker) -> None:
+    set_worker('for word in "$@"; do echo "$word"; done')
+    run(folder, deadline=1234567890.25)
+    assert worker_log(folder).read_text().splitlines() == [
+        "-m",
+        "tuner",
+        "worker",
+        "--until",
+        "1234567890.25",
+        "--",
+        str(folder.root),
+    ]
+
+
+def test_a_bug_is_not_tried_again(folder: RunFolder, set_worker: SetWorker) -> None:
+    set_worker("echo start >> started; echo 'ValueError: some bug' >&2; exit 70")
+    study = Study(folder)
+    study.ask(3)
+    with pytest.raises(WorkerFailed, match=r"bug of the program.*exit code 70(.|\n)*ValueError: some bug") as caught:
+        run(folder)
+    assert caught.value.exit_code == 70
+    assert (folder.root.parent / "started").read_text() == "start\n"
+    assert load_trials(folder)[0].outcome is Outcome.WAITING
+
+
+@pytest.mark.parametrize("exit_code", [2, 4])
+def test_a_reported_error_passes_through_with_its_exit_code(
+    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch, exit_code: int
+) -> None:
+    report = json.dumps({"message": "unknown hyperparameter 'x'", "exit_code": str(exit_code)})
+    monkeypatch.setenv("REPORT", report)
+    error_file = folder.logs_dir / "worker-0.error.json"
+    set_worker(f'printf \'%s\' "$REPORT" > "{error_file}"; exit {exit_code}')
+    with pytest.raises(WorkerFailed, match=r"^unknown hyperparameter 'x'$") as caught:
+        run(folder)
+    assert caught.value.exit_code == exit_code
+    # An old report is not taken for the next worker's.
+    set_worker("exit 0")
+    run(folder)
+
+
+class Script:
+    """What a fake worker does, decided in this process: `kill -9` itself, or exit 0, when told to."""
+
+    TEXT = "while :; do [ -e die ] && rm die && kill -9 $$; [ -e done ] && exit 0; sleep 0.02; done"
+
+    def __init__(self, folder: RunFolder, *, crashing: int, total: int, outcome: Outcome = Outcome.COMPLETED) -> None:
+        self._study = Study(folder)
+        self._folder = folder
+        self._crashing = crashing
+        self._total = total
+        self._outcome = outcome
+
+    def tick(self) -> None:
+        """Work on the next trial: the first ones take the worker down, the others end."""
+        if any(trial.outcome is Outcome.RUNNING for trial in load_trials(self._folder)):
+            return
+        trial = self._study.ask(self._total)
+        if trial is None:
+            (self._folder.root.parent / "done").touch()
+        elif trial.number < self._crashing:
+            (self._folder.root.parent / "die").touch()
+        else:
+            self._study.finish(trial.number, 1.0, outcome=self._outcome)
+
+
+def test_a_trial_that_kills_its_worker_twice_is_ended_and_the_search_goes_on(
+    folder: RunFolder, set_worker: SetWorker
+) -> None:
+    set_worker("echo start >> started; echo 'out of memory' >&2; " + Script.TEXT)
+    run(folder, Script(folder, crashing=1, total=3).tick)
+    trials = load_trials(folder)
+    assert [trial.outcome for trial in trials] == [Outcome.CRASHED, Outcome.COMPLETED, Outcome.COMPLETED]
+    assert trials[0].objective == failed_objective(0.0, weight=0.2)
+    assert "signal 9 (Killed)" in trials[0].message
+    assert "out of memory" in trials[0].message
+    assert (folder.root.parent / "started").read_text() == "start\n" * 3
+
+
+def test_the_search_gives_up_when_workers_die_in_a_row(
+    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_worker("echo start >> started; kill -11 $$")
+    with pytest.raises(EnvironmentFault, match=r"died 4 times in a row\. It ended by signal 11"):
+        run(folder)
+    assert (folder.root.parent / "started").read_text() == "start\n" * supervisor.MAX_DEATHS_IN_A_ROW
+    monkeypatch.setattr(supervisor, "MAX_DEATHS_IN_A_ROW", 1)
+    set_worker("exit 9")
+    with pytest.raises(EnvironmentFault, match=r"died 1 times in a row\. It ended with exit code 9"):
+        run(folder)
+
+
+def test_workers_that_finish_trials_between_their_deaths_may_die_often(
+    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A diverged trial is a result like any other.
+    monkeypatch.setattr(supervisor, "MAX_DEATHS_IN_A_ROW", 2)
+    set_worker("touch alive; while :; do [ -e die ] && rm alive die && kill -9 $$; [ -e done ] && exit 0; done")
+    study = Study(folder)
+    numbers: list[int] = []
+
+    def tick() -> None:
+        alive, done, die = (folder.root.parent / name for name in ("alive", "done", "die"))
+        if len(numbers) == 4:
+            done.touch()
+        elif alive.exists() and not die.exists():
+            trial = study.ask(99)
+            assert trial is not None
+            numbers.append(trial.number)
+            study.finish(trial.number, 1.0, outcome=Outcome.DIVERGED)
+            die.touch()
+
+    run(folder, tick)
+    assert numbers == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("exception", [KeyboardInterrupt, ValueError])
+def test_leaving_early_ends_the_worker_and_puts_its_trial_back(
+    folder: RunFolder, set_worker: SetWorker, exception: type[BaseException]
+) -> None:
+    set_worker("echo $$ > pid; exec sleep 60")
+    pid_file = folder.root.parent / "pid"
+
+    def tick() -> None:
+        if pid_file.exists() and pid_file.read_text().endswith("\n"):
+            Study(folder).ask(3)
+            raise exception
+
+    with pytest.raises(exception):
+        run(folder, tick)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+    assert [trial.outcome for trial in load_trials(folder)] == [Outcome.WAITING]
+
+
+def test_a_worker_that_does_not_listen_is_killed(
+    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "STOP_GRACE_S", 0.1)
+    set_worker("trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done")
+    pid_file = folder.root.parent / "pid"
+
+    def tick() -> None:
+        if pid_file.exists() and pid_file.read_text().endswith("\n"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, tick)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(pid_file.read_text()), 0)
+
+
+def test_trials_of_a_supervisor_that_was_killed_are_put_back_at_the_start(
+    folder: RunFolder, set_worker: SetWorker
+) -> None:
+    Study(folder).ask(3)
+    set_worker("exit 0")
+    run(folder)
+    assert [trial.outcome for trial in load_trials(folder)] == [Outcome.WAITING]
+
+
+# --- the worker's side -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Callable[[BaseException], None]:
+    """Has the worker's work fail with an exception."""
+    monkeypatch.setattr(supervisor, "_die_with_parent", lambda: None)
+
+    def fail_with(error: BaseException) -> None:
+        def fail(*_: Any, **__: Any) -> None:
+            raise error
+
+        monkeypatch.setattr("tuner.search.worker.work", fail)
+
+    return fail_with
+
+
+def reported(folder: RunFolder) -> dict[str, str]:
+    return dict(json.loads((folder.logs_dir / "worker-0.error.json").read_text()))
+
+
+def test_the_worker_writes_down_what_the_user_can_mend(folder: RunFolder, work: Any) -> None:
+    work(SpaceError("no such space"))
+    with pytest.raises(SpaceError):
+        run_worker(folder)
+    assert reported(folder) == {"message": "no such space", "exit_code": "2"}
+
+
+def test_a_missing_package_is_a_fault_of_the_environment(folder: RunFolder, work: Any) -> None:
+    work(ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow.python"))
+    with pytest.raises(EnvironmentFault, match=r"'tensorflow' is missing or broken.*-m pip install tensorflow"):
+        run_worker(folder)
+    assert reported(folder)["exit_code"] == "4"
+
+
+@pytest.mark.parametrize("error", [ImportError("cannot import name 'x'", name="tuner.search"), ValueError("bug")])
+def test_a_bug_of_ours_is_reported_as_nothing_else(folder: RunFolder, work: Any, error: Exception) -> None:
+    work(error)
+    with pytest.raises(type(error)):
+        run_worker(folder)
+    assert not (folder.logs_dir / "worker-0.error.json").exists()
+
+
+def test_a_full_disk_under_the_study_is_a_fault_of_the_environment(folder: RunFolder, work: Any) -> None:
+    import sqlite3
+
+    from sqlalchemy.exc import OperationalError
+
+    work(OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")))
+    with pytest.raises(TunerError, match=r"study\.db.*database or disk is full"):
+        run_worker(folder)
+    assert reported(folder)["exit_code"] == "4"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphaned workers on Linux only")
+def test_a_worker_whose_supervisor_died_while_it_started_ends_at_once(folder: RunFolder) -> None:
+    started = subprocess.run(
+        [sys.executable, "-m", "tuner", "worker", str(folder.root)],
+        cwd=ROOT,
+        env=os.environ | {supervisor.SUPERVISOR_VARIABLE: "1"},
+        timeout=60,
+        check=False,
+        capture_output=True,
+    )
+    assert started.returncode == -signal.SIGKILL
+
+
+# --- a real search, interrupted in every way ---------------------------------------------------------------------
+
+
+class Search:
+    """A real search in a process of its own, watched through its events."""
+
+    def __init__(self, root: Path, *, trials: int) -> None:
+        self.root = root
+        self.events_file = root.parent / "events.jsonl"
+        self._seen = len(self.events())
+        self._log = (root.parent / "output.txt").open("ab")
+        command = [
+            sys.executable,
+            "-m",
+            "tuner",
+            "search",
+            "--trials",
+            str(trials),
+            "--epochs",
+            "2",
+            "--run",
+            str(root),
+        ]
+        self.process = subprocess.Popen(
+            [*command, "--events", str(self.events_file)],
+            cwd=ROOT,
+            env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
+            stdout=self._log,
+            stderr=self._log,
+        )
+
+    def events(self) -> list[dict[str, Any]]:
+        """All events so far, those of earlier searches included."""
+        lines = self.events_file.read_text().splitlines() if self.events_file.exists() else []
+        return [json.loads(line) for line in lines]
+
+    def wait_for(self, event: str, *, timeout_s: float = 120) -> None:
+        """Return when such an event has come since the start of this search."""
+        deadline = time.monotonic() + timeout_s
+        while not any(known["event"] == event for known in self.events()[self._seen :]):
+            assert self.process.poll() is None, self.output()
+            assert time.monotonic() < deadline, self.output()
+            time.sleep(0.05)
+
+    def worker(self) -> int:
+        """Process id of the worker."""
+        pid = self.process.pid
+        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return int(child)
+
+    def end(self) -> int:
+        """The exit code, once it has ended."""
+        code = self.process.wait(120)
+        self._log.close()
+        return code
+
+    def output(self) -> str:
+        return (self.root.parent / "output.txt").read_text()
+
+
+def wait_until_gone(pid: int, *, timeout_s: float = 20) -> None:
+    deadline = time.monotonic() + timeout_s
+    while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        time.sleep(0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the worker in /proc")
+def test_a_search_goes_on_after_every_kind_of_interruption(tmp_path: Path, finished_run: Path) -> None:
+    root = tmp_path / "run"
+
+    def numbers_finished() -> list[int]:
+        trials = load_trials(RunFolder(root))
+        assert [trial.number for trial in trials] == list(range(len(trials)))
+        return [trial.number for trial in trials if trial.outcome is Outcome.COMPLETED]
+
+    for interrupt, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
+        before = len(numbers_finished())
+        search = Search(root, trials=5)
+        search.wait_for("trial_finished")
+        worker = search.worker()
+        search.process.send_signal(interrupt)
+        assert search.end() == exit_code, search.output()
+        wait_until_gone(worker)
+        assert len(numbers_finished()) in (before + 1, before + 2)
+        outcomes = {trial.outcome for trial in load_trials(RunFolder(root))}
+        assert interrupt is signal.SIGKILL or Outcome.RUNNING not in outcomes
+    search = Search(root, trials=6)
+    search.wait_for("trial_started")
+    os.kill(search.worker(), signal.SIGKILL)
+    assert search.end() == 0, search.output()
+    assert numbers_finished() == list(range(6))
+    assert "Traceback" not in search.output()
+    assert search.output().count("The same command goes on where this one stopped") == 2
+    # What was proposed is what a search that was left in peace proposes.
+    in_peace = load_trials(RunFolder(finished_run))
+    trials = load_trials(RunFolder(root))
+    assert [trial.hyperparameters for trial in trials[:2]] == [trial.hyperparameters for trial in in_peace]
+    assert all(len(trial.seed_runs) == 1 and len(trial.epoch_losses) == 2 for trial in trials)
