@@ -21,6 +21,7 @@ from rich.text import Text
 from tuner.config import SearchConfig
 from tuner.records import FINISHED_OUTCOMES, DatasetRecord, Outcome, TrialRecord
 from tuner.stability.ranking import STABLE, best_trial, rank
+from tuner.store import storage_errors
 
 __all__ = ["Events", "Progress", "describe_data", "duration", "leaders_table", "metric_text", "result", "summary_lines"]
 
@@ -120,16 +121,20 @@ class Events:
 
     def __init__(self, file: Path | None) -> None:
         self._file = file
-        self._known: dict[int, tuple[Outcome, int]] = {}
+        self._known: dict[int, tuple[Outcome, int]] | None = None
 
     def emit(self, event: str, **values: Any) -> None:
         """Append one event."""
         if self._file is not None:
-            with open(self._file, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"event": event, "time": time.time()} | values) + "\n")
+            with storage_errors(self._file):
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with open(self._file, "a", encoding="utf-8") as stream:
+                    stream.write(json.dumps({"event": event, "time": time.time()} | values) + "\n")
 
     def update(self, trials: Sequence[TrialRecord]) -> None:
-        """Append what has happened to the trials since the last call."""
+        """Append what has happened to the trials since the last call; before the first call, what had ended is known."""
+        if self._known is None:
+            self._known = {trial.number: (trial.outcome, 0) for trial in trials if trial.outcome in FINISHED_OUTCOMES}
         for trial in trials:
             outcome, num_epochs = self._known.get(trial.number, (Outcome.WAITING, 0))
             self._known[trial.number] = (trial.outcome, len(trial.epoch_losses))
@@ -205,9 +210,10 @@ def leaders_table(trials: Sequence[TrialRecord]) -> Table:
         table.add_column(heading, justify=justify)  # type: ignore[arg-type]
     for trial in rank(trials)[:NUM_LEADERS]:
         stability = "" if trial.stability is None else f"{trial.stability:.2f}"
-        told = trial.message or trial.outcome.meaning if trial.outcome.is_failed else _metrics_text(trial)
+        told = _metrics_text(trial) if trial.seed_runs and not trial.outcome.is_failed else _failure_text(trial)
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
-        table.add_row(str(trial.number), objective, stability, told)
+        # Text: messages of exceptions have brackets in them, which rich would take for markup.
+        table.add_row(str(trial.number), objective, stability, Text(told))
     return table
 
 

@@ -63,7 +63,7 @@ class Outcome(enum.StrEnum):
 _OUTCOME_MEANINGS = {
     Outcome.COMPLETED: "Trained to the end of its budget.",
     Outcome.NOT_LEARNING: "The loss stayed at chance level. Try a higher learning rate or less regularisation.",
-    Outcome.DIVERGED: "The loss became NaN or infinite. Try a lower learning rate, clipping, or scaled inputs.",
+    Outcome.DIVERGED: "Loss or gradient became NaN or infinite. Try a lower learning rate, clipping, or scaled inputs.",
     Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
     Outcome.CRASHED: "The worker process died while it ran this trial; the log says how.",
     Outcome.RUNNING: "Training now.",

@@ -12,6 +12,7 @@ from hypothesis.extra import numpy as npst
 from tests.stability.traces import CHANCE, EPOCHS, STEPS, decay, noisy, spiked, trace
 from tuner.records import Outcome
 from tuner.stability.score import (
+    EXPLODED_FACTOR,
     MAX_INSTABILITY_NATS,
     MAX_RELATIVE_ERROR,
     MIN_EPOCHS,
@@ -133,6 +134,19 @@ def test_not_learning_has_half_the_stability_and_its_own_outcome():
     found = score(trace(flat))
     assert outcome_of(trace(flat)) is Outcome.NOT_LEARNING
     assert found.stability == pytest.approx(math.exp(-found.instability) / 2)
+
+
+@pytest.mark.parametrize(("factor", "failed_at"), [(EXPLODED_FACTOR * 0.99, None), (EXPLODED_FACTOR * 1.01, 1100)])
+def test_a_loss_that_ends_beyond_all_measure_has_diverged(factor, failed_at):
+    loss = decay()
+    loss[1100:] = CHANCE * factor
+    assert first_failure(trace(loss)) == failed_at
+
+
+def test_a_huge_loss_at_the_start_that_came_down_is_no_failure():
+    loss = decay()
+    loss[:50] = CHANCE * EXPLODED_FACTOR * 10
+    assert first_failure(trace(loss)) is None
 
 
 @pytest.mark.parametrize(("level", "learns"), [(NOT_LEARNING_FRAC + 1e-3, False), (NOT_LEARNING_FRAC - 1e-3, True)])

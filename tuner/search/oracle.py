@@ -63,6 +63,8 @@ class StudyOracle(keras_tuner.Oracle):
         known = self.trials[trial.trial_id]
         self.score_trial(known)
         known.status = trial.status
+        # Again: a model may have asked for hyperparameters that were not known before it was built.
+        self.study.describe(int(trial.trial_id), dict(trial.hyperparameters.values))
         outcome, message = self.outcomes.pop(trial.trial_id, (Outcome.COMPLETED, ""))
         self.study.finish(int(trial.trial_id), known.score, outcome=outcome, message=message)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
+import io
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from keras_tuner.engine import trial as trial_module
 
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome, Trace
+from tuner.search import spaces
 from tuner.search.oracle import OBJECTIVE, StudyOracle
 from tuner.search.seeds import derive_seed
 from tuner.search.study import Study
@@ -68,6 +69,7 @@ class StabilityTuner(keras_tuner.Tuner):
         self.run_folder = RunFolder(
             Path(tuner_kwargs.get("directory") or ".") / (tuner_kwargs.get("project_name") or "untitled_project")
         )
+        self._owns_study = oracle is None
         if oracle is None:
             self.run_folder.root.mkdir(parents=True, exist_ok=True)
             oracle = StudyOracle(Study(self.run_folder, seed=seed), max_trials=max_trials)
@@ -80,8 +82,13 @@ class StabilityTuner(keras_tuner.Tuner):
         self._stability_weight = stability_weight
         self._metric = metric
         self._errors_in_a_row: list[str] = []
-        with contextlib.redirect_stdout(open(os.devnull, "w", encoding="utf-8")):  # "Reloading Tuner from ..."
+        with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
             super().__init__(oracle, hypermodel, **tuner_kwargs)
+
+    def on_search_begin(self) -> None:
+        """Put back what an earlier search in the same folder was running when it was stopped."""
+        if self._owns_study:
+            self.oracle.study.give_back(crashed=False)
 
     def run_trial(self, trial: trial_module.Trial, *fit_args: Any, **fit_kwargs: Any) -> dict[str, float]:
         """Train one configuration and score it.
@@ -188,6 +195,15 @@ class StabilityTuner(keras_tuner.Tuner):
                 "Build it again with tuner.hypermodel.build(hyperparameters) and train it."
             )
         return keras.models.load_model(file)
+
+    def save(self) -> None:
+        """Have Keras Tuner save its state, unless the study is the storage."""
+        if not isinstance(self.oracle, StudyOracle):
+            super().save()
+
+    def _populate_initial_space(self) -> None:
+        """Find the hyperparameters: like Keras Tuner, but never endlessly, and with one clear error."""
+        self.oracle.update_space(spaces.discover(self.hypermodel, ()))
 
     def _keep(self, training: Training) -> None:
         """Store the model if it is among the best so far, then the record; remove the models it displaces."""

@@ -175,9 +175,6 @@ class StudyTuner(StabilityTuner):
         if self._is_late():
             raise OutOfTime
 
-    def save(self) -> None:
-        """The study is the only storage."""
-
     def _populate_initial_space(self) -> None:
         """The space was discovered, and the user's ranges applied, before."""
 

@@ -31,6 +31,9 @@ __all__ = [
 
 # Rises far below this share of the chance loss do not matter. Source: convention (design of the score).
 LOSS_FLOOR_FRAC = 1e-3
+# A training that ends this many times above the chance loss has diverged, though float32 still holds the number.
+# Source: convention; an unscaled regression may start there, so only the last epoch decides.
+EXPLODED_FACTOR = 1e6
 # A loss beyond this multiple of the chance loss is as bad as a loss can be. Source: convention; keeps sums finite.
 MAX_RELATIVE_LOSS = 1e12
 # Length of the running median in steps: a tenth of an epoch, within these limits. Source: convention.
@@ -110,7 +113,7 @@ def score(trace: Trace) -> StabilityScore:
 
 
 def first_failure(trace: Trace) -> int | None:
-    """Step at which loss or gradient stopped being a finite number, or None if they never did.
+    """Step at which loss or gradient stopped being a finite number of any use, or None if they never did.
 
     The gradient counts because the loss can hide it: on a CPU, ReLU makes 0 of NaN, so that a network with NaN weights
     goes on with a finite loss at chance level (measured: tests/training/test_monitor.py).
@@ -121,7 +124,18 @@ def first_failure(trace: Trace) -> int | None:
         return min(bad_steps)
     epochs = [np.flatnonzero(~np.isfinite(losses)) for losses in (trace.train_loss, trace.validation_loss)]
     bad_epochs = [int(bad[0]) for bad in epochs if bad.size]
-    return (min(bad_epochs) + 1) * trace.steps_per_epoch if bad_epochs else None
+    if bad_epochs:
+        return (min(bad_epochs) + 1) * trace.steps_per_epoch
+    return _explosion(trace)
+
+
+def _explosion(trace: Trace) -> int | None:
+    """Step at which the loss went beyond all measure, if it is still there in the last epoch."""
+    limit = EXPLODED_FACTOR * trace.chance_loss
+    if not trace.train_loss.size or trace.train_loss[-1] <= limit:
+        return None
+    beyond = np.flatnonzero(trace.step_loss > limit)
+    return int(beyond[0]) if beyond.size else trace.num_epochs * trace.steps_per_epoch
 
 
 def is_learning(trace: Trace) -> bool:
