@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -173,10 +174,14 @@ def _metrics_text(trial: TrialRecord) -> str:
     )
 
 
+def _failure_text(trial: TrialRecord) -> str:
+    return trial.message or trial.outcome.meaning
+
+
 def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
     spent = f" in {duration(trial.finished - trial.started)}" if trial.finished and trial.started else ""
     if trial.outcome.is_failed or trial.outcome is Outcome.NOT_LEARNING:
-        told = f"{trial.outcome.replace('_', ' ')}{spent}. {trial.message or trial.outcome.meaning}"
+        told = f"{trial.outcome.replace('_', ' ')}{spent}. {_failure_text(trial)}"
     else:
         told = f"{metric_text(trial)}{spent}"
     mark = "  <- best so far" if best is not None and best.number == trial.number else ""
@@ -235,11 +240,13 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
         ]
         calmer = next((trial for trial in rank(trials) if (trial.stability or -1.0) >= STABLE), None)
         if stability < STABLE and calmer is not None:
-            lines.append(f"Best of the stable ones: trial {calmer.number}, {metric_text(calmer)} (export takes --trial)")
+            lines.append(
+                f"Best of the stable ones: trial {calmer.number}, {metric_text(calmer)} (export takes --trial)"
+            )
     if report is not None:
         lines.append(f"Report: {report}")
     if best is not None:
-        lines.append(f"Next:   python -m tuner export {root} -o bundle")
+        lines.append(f"Next:   python -m tuner export {shlex.quote(str(root))} -o bundle")
     return lines
 
 
