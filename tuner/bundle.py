@@ -156,7 +156,10 @@ def check_bundle(root: Path) -> Bundle:
     missing = [name for name in sums if not (root / name).is_file()]
     changed = [name for name in sums if name not in missing and _sha256(root / name) != sums[name]]
     required = [name for name in ("config.yaml", "model.keras", "pipeline.skops") if name not in sums]
-    problems = [f"{name} is missing" for name in missing + required] + [f"{name} was changed" for name in changed]
+    # Files of other names, such as predictions, may be added; these two would be used.
+    added = [name for name in ("target_scaler.skops", "space.py") if name not in sums and (root / name).exists()]
+    problems = [f"{name} is missing" for name in missing + required]
+    problems += [f"{name} was changed" for name in changed] + [f"{name} was added" for name in added]
     if problems:
         raise BundleError(f"Bundle {str(root)!r} cannot be trusted: {', '.join(problems)}. Export it again.")
     return Bundle(root)

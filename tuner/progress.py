@@ -133,7 +133,7 @@ class Events:
                     stream.write(json.dumps({"event": event, "time": time.time()} | values) + "\n")
 
     def update(self, trials: Sequence[TrialRecord]) -> None:
-        """Append what has happened to the trials since the last call; before the first call, what had ended is known."""
+        """Append what has happened since the last call; what had ended before the first call is no event."""
         if self._known is None:
             self._known = {trial.number: (trial.outcome, 0) for trial in trials if trial.outcome in FINISHED_OUTCOMES}
         for trial in trials:
