@@ -1,0 +1,286 @@
+"""Export, prediction and retraining, for every form of data; the stand-alone script reads and splits as we do."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tuner.bundle import read_config
+from tuner.config import SearchConfig
+from tuner.data import cache, sources
+from tuner.data.split import make_split
+from tuner.errors import BundleError, DataError, RunError
+from tuner.export import export_bundle
+from tuner.inference import load_model, outputs, predict_file
+from tuner.records import Outcome
+from tuner.retrain import train_again
+from tuner.search import setup
+from tuner.search.study import Study, load_trials
+from tuner.search.worker import hyperparameters_of, judgement_of, training_data, work
+from tuner.store import RunFolder
+
+HYPERPARAMETERS = {"num_blocks": "1", "filters_1": "8", "dense_units": "0", "batch_size": "16"}
+
+
+def image_folder(root: Path) -> Path:
+    """Three classes told apart by their brightness; some transparent, one rotated by EXIF, one of another size."""
+    rng = np.random.default_rng(0)
+    for code, name in enumerate(("dark", "grün", "light")):
+        folder = root / "photos" / name
+        (folder / "more").mkdir(parents=True)
+        for number in range(12):
+            pixels = rng.integers(80 * code, 80 * code + 70, (16, 12, 3), dtype=np.uint8)
+            image = Image.fromarray(pixels)
+            if number == 0:
+                image = Image.fromarray(np.dstack([pixels, np.full((16, 12), 100, np.uint8)]))
+            if number == 1:
+                image = image.resize((36, 48))
+            place = folder / "more" if number > 9 else folder
+            if number == 2:
+                exif = Image.Exif()
+                exif[0x0112] = 6
+                Image.fromarray(np.rot90(pixels)).save(place / f"{number}.jpg", exif=exif, quality=95)
+            else:
+                image.save(place / f"{number}.png")
+    return root / "photos"
+
+
+def table(root: Path, *, target: str) -> Path:
+    """Sixty rows of six columns, some values and one target missing."""
+    rng = np.random.default_rng(1)
+    x = rng.normal(0, 50, (60, 6))
+    labels = np.where(x[:, 0] > 0, "yes", "no") if target == "label" else 1000 + 3 * x[:, 1] + rng.normal(0, 1, 60)
+    path = root / f"{target}.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, delimiter=";")
+        writer.writerow([*(f"s{column}" for column in range(6)), target])
+        for row, (values, label) in enumerate(zip(x, labels, strict=True)):
+            cells = ["" if row % 7 == column else f"{value:.3f}" for column, value in enumerate(values)]
+            writer.writerow([*cells, "" if row == 5 else label])
+    return path
+
+
+def archive(root: Path) -> Path:
+    """Grey images of two named classes, with a test part."""
+    rng = np.random.default_rng(2)
+    y = np.arange(60) % 2
+    x = (rng.integers(0, 100, (60, 9, 9)) + 120 * y[:, None, None]).astype(np.uint8)
+    path = root / "archive.npz"
+    np.savez(path, x_train=x[:48], y_train=y[:48], x_test=x[48:], y_test=y[48:], class_names=["off", "on"])
+    return path
+
+
+FORMS = {
+    "image_folder": image_folder,
+    "table": lambda root: table(root, target="label"),
+    "regression": lambda root: table(root, target="price"),
+    "npz": archive,
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
+def run(request, tmp_path_factory):
+    """A finished run of one trial on data of one form, trained in this process."""
+    root = tmp_path_factory.mktemp(request.param)
+    source = FORMS[request.param](root)
+    target = {"regression": "price", "table": "label"}.get(request.param)
+    config = SearchConfig(data=str(source), target=target, trials=1, epochs=5, fix=HYPERPARAMETERS)
+    folder, _ = setup.prepare(config, root / "run")
+    work(folder, deadline=None)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bundle(run):
+    output = run.root.parent / "bundle"
+    export_bundle(run, output)
+    return output
+
+
+def script(bundle: Path):
+    """The bundle's train.py as a module."""
+    spec = importlib.util.spec_from_file_location(f"train_{bundle.parent.name}", bundle / "train.py")
+    module = importlib.util.module_from_spec(spec)
+    path_before = list(sys.path)
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        sys.path[:] = path_before
+        sys.modules.pop("preprocessing", None)
+    return module
+
+
+def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
+    names = {file.name for file in bundle.iterdir()}
+    expected = {"config.yaml", "model.keras", "pipeline.skops", "preprocessing.py", "train.py", "requirements.txt"}
+    assert expected | {"README.md", "manifest.json"} <= names
+    config = read_config(bundle)
+    trial = load_trials(run)[0]
+    assert config.hyperparameters == trial.hyperparameters
+    assert config.validation["val_loss"] == pytest.approx(trial.seed_runs[0].metrics["val_loss"])
+    assert ("rmse" if config.data.task == "regression" else "accuracy") in config.test
+    card = (bundle / "README.md").read_text(encoding="utf-8")
+    assert "Not confirmed" in card
+    assert f"{config.stability:.3f}" in card
+
+
+def test_predictions_equal_those_of_the_trained_model_on_the_prepared_data(run, bundle, tmp_path):
+    config = read_config(bundle)
+    predict_file(bundle, run.load_config().data, tmp_path / "out.csv")
+    with (tmp_path / "out.csv").open(encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    hyperparameters = load_trials(run)[0].hyperparameters
+    data = training_data(run, run.load_dataset(), hyperparameters)
+    trained = outputs(load_model(run.model_file(0, 0)), np.asarray(data.x_validation))
+    _, _, split = cache.load_raw(run.data_dir)
+    if config.data.form == "npz":  # predict reads the test part of such a file
+        assert len(rows) == len(split.test)
+        return
+    names = cache.load_row_names(run.data_dir)
+    by_name = {row["row"]: row for row in rows}
+    found = [by_name[names[position]] for position in split.validation]
+    if config.data.task == "regression":
+        prepared = cache.prepared(run.data_dir, config.data, {k: str(v) for k, v in hyperparameters.items()})
+        expected = prepared.target_scaler.inverse_transform(trained).ravel()
+        np.testing.assert_allclose([float(row["prediction"]) for row in found], expected, rtol=1e-5)
+        return
+    columns = [f"p_{name}" for name in config.data.class_names]
+    np.testing.assert_allclose([[float(row[name]) for name in columns] for row in found], trained, atol=1e-6)
+    answers = [config.data.class_names[code] for code in trained.argmax(axis=1)]
+    assert [row["prediction"] for row in found] == answers
+
+
+def test_script_reads_and_splits_the_data_as_the_search_did(run, bundle):
+    config = run.load_config()
+    ours = sources.load(config.data, target=config.target)
+    x, y, test_rows = script(bundle).read_data(config.data)
+    np.testing.assert_array_equal(np.asarray(x, float), np.asarray(ours.x, float).reshape(x.shape))
+    np.testing.assert_allclose(y, ours.y)
+    split = make_split(ours.y, task=ours.spec.task, seed=config.seed, test_rows=ours.test_rows)
+    for found, expected in zip(
+        script(bundle).split(y, test_rows), (split.train, split.validation, split.test), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_script_has_the_same_pipeline(run, bundle):
+    x, _, split = cache.load_raw(run.data_dir)
+    fitted = script(bundle).PIPELINE.fit(np.asarray(x[split.train]))
+    data = training_data(run, run.load_dataset(), load_trials(run)[0].hyperparameters)
+    np.testing.assert_array_equal(fitted.transform(x[split.validation]), data.x_validation)
+
+
+@pytest.mark.slow
+def test_script_trains_without_this_package(run, bundle, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    blocked = tmp_path / "blocked"
+    blocked.mkdir()
+    (blocked / "tuner.py").write_text("raise ImportError('the package is not here')\n")
+    environment = os.environ | {"PYTHONPATH": str(blocked), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    found = subprocess.run(
+        [sys.executable, "train.py", str(Path(run.load_config().data).absolute())],
+        cwd=copy,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert found.returncode == 0, found.stderr
+    assert "validation: " in found.stdout
+    assert "test: " in found.stdout
+    assert (copy / "retrained.keras").is_file()
+
+
+def test_training_again_repeats_the_numbers(run, bundle):
+    again = train_again(bundle, None, seed=None, output=None)
+    assert again["val_loss"] == pytest.approx(load_trials(run)[0].seed_runs[0].metrics["val_loss"], rel=1e-4)
+
+
+def test_training_again_with_another_seed_differs_and_writes_a_bundle(run, bundle, tmp_path):
+    again = train_again(bundle / "config.yaml", None, seed=77, output=tmp_path / "again")
+    assert again["seed"] == 77
+    assert again["val_loss"] != load_trials(run)[0].seed_runs[0].metrics["val_loss"]
+    assert read_config(tmp_path / "again").seed == 77
+    assert predict_file(tmp_path / "again", run.load_config().data, tmp_path / "out.csv") > 0
+
+
+def test_model_is_plain_keras(bundle):
+    code = (
+        "import sys, keras; keras.models.load_model(sys.argv[1]); "
+        "assert not any(name.startswith('tuner') for name in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(bundle / "model.keras")], check=True, timeout=120, cwd=bundle)
+
+
+@pytest.mark.parametrize("name", ["model.keras", "pipeline.skops", "config.yaml", "train.py"])
+def test_changed_bundle_is_refused(bundle, name, tmp_path):
+    copy = shutil.copytree(bundle, tmp_path / "bundle")
+    with (copy / name).open("ab") as stream:
+        stream.write(b" ")
+    with pytest.raises(BundleError, match=rf"{name} was changed. Export it again"):
+        predict_file(copy, "x.npz", tmp_path / "out.csv")
+
+
+def test_test_part_is_used_once_for_each_trial_and_other_uses_are_said(run, tmp_path):
+    used = json.loads(run.test_file.read_text()) if run.test_file.is_file() else {}
+    run.test_file.write_text(json.dumps({**used, "9/0": {"accuracy": 1.0}}))
+    lines = export_bundle(run, tmp_path / "bundle")
+    assert any("used before, for trial 9" in line for line in lines)
+    run.test_file.write_text(json.dumps(used))
+
+
+def test_export_trains_again_when_the_model_was_not_kept(run, tmp_path):
+    file = run.model_file(0, 0)
+    kept = file.read_bytes()
+    expected = load_model(file).get_weights()
+    file.unlink()
+    export_bundle(run, tmp_path / "bundle")
+    for found, weights in zip(load_model(tmp_path / "bundle" / "model.keras").get_weights(), expected, strict=True):
+        np.testing.assert_allclose(found, weights, atol=1e-5)
+    file.write_bytes(kept)
+
+
+def test_occupied_folder_and_unknown_trial_are_refused(run, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(RunError, match="exists and is not empty. Give -o a new folder"):
+        export_bundle(run, tmp_path)
+    with pytest.raises(RunError, match=r"Trial 5 can be exported .* Finished trials: 0"):
+        export_bundle(run, tmp_path / "bundle", trial=5)
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_other_data_does_not_fit_the_configuration(bundle, tmp_path):
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "other.npz", x=rng.integers(0, 255, (90, 5, 5), dtype=np.uint8), y=np.arange(90) % 3)
+    with pytest.raises(DataError):
+        train_again(bundle, str(tmp_path / "other.npz"), seed=None, output=None)
+
+
+def test_failed_trial_has_no_model_to_export(tmp_path):
+    folder = RunFolder.create(tmp_path / "run", SearchConfig())
+    study = Study(folder)
+    study.enqueue_first({})
+    study.ask(1)
+    study.finish(0, 3.0, outcome=Outcome.DIVERGED)
+    with pytest.raises(RunError, match="No trial of this run can be exported"):
+        export_bundle(folder, tmp_path / "bundle")
+    with pytest.raises(RunError, match="Trial 0 has no model to export"):
+        export_bundle(folder, tmp_path / "bundle", trial=0)
+
+
+def test_recorded_values_reach_the_model_builder(run):
+    trial = load_trials(run)[0]
+    hp = hyperparameters_of(trial.hyperparameters)
+    assert hp.Choice("filters_1", [64, 32, 8]) == 8
+    assert judgement_of(run).num_validation == run.load_dataset().num_validation
