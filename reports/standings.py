@@ -144,9 +144,12 @@ def error(trial: TrialRecord) -> float | None:
 
 
 def metric_value(trial: TrialRecord, dataset: DatasetRecord) -> float | None:
-    """The study's metric at the end: 1 - error for the accuracies, the validation loss for `loss`."""
-    value = error(trial)
-    return value if value is None or dataset.metric == "loss" else 1 - value
+    """The study's metric after the last epoch, mean over the seed runs: what the trained model has.
+
+    The objective is made of the mean of the last three epochs instead (`error`).
+    """
+    name = f"val_{dataset.metric}"
+    return _mean([run.metrics[name] for run in trial.seed_runs if run.error is not None and name in run.metrics])
 
 
 def validation_loss(trial: TrialRecord) -> float | None:

@@ -275,7 +275,7 @@ def test_failed_trial_has_no_model_to_export(tmp_path):
     study.finish(0, 3.0, outcome=Outcome.DIVERGED)
     with pytest.raises(RunError, match="No trial of this run can be exported"):
         export_bundle(folder, tmp_path / "bundle")
-    with pytest.raises(RunError, match="Trial 0 has no model to export"):
+    with pytest.raises(RunError, match=r"Trial 0 has no model to export"):
         export_bundle(folder, tmp_path / "bundle", trial=0)
 
 

@@ -46,9 +46,10 @@ def test_the_least_stable_seed_run_stands_for_the_trial() -> None:
     assert standings.band(trial) is Band.VERY_UNSTABLE
 
 
-def test_metric_is_one_minus_error_and_the_loss_itself() -> None:
+def test_metric_is_that_of_the_trained_model_after_the_last_epoch() -> None:
     trial, _ = synthetic.trial(0, "clean")
-    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], error=0.25),))
+    metrics = {"val_accuracy": 0.75, "val_loss": 0.25}
+    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], error=0.5, metrics=metrics),))
     assert standings.metric_value(trial, synthetic.dataset()) == 0.75
     assert standings.metric_value(trial, synthetic.dataset(metric="loss")) == 0.25
     assert standings.metric_value(replace(trial, seed_runs=()), synthetic.dataset()) is None
