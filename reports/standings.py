@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -148,8 +149,13 @@ def metric_value(trial: TrialRecord, dataset: DatasetRecord) -> float | None:
 
     The objective is made of the mean of the last three epochs instead (`error`).
     """
+    return _mean(_metric_values(trial, dataset))
+
+
+def _metric_values(trial: TrialRecord, dataset: DatasetRecord) -> list[float]:
+    """Of each seed run that did not fail."""
     name = f"val_{dataset.metric}"
-    return _mean([run.metrics[name] for run in trial.seed_runs if run.error is not None and name in run.metrics])
+    return [run.metrics[name] for run in trial.seed_runs if run.error is not None and name in run.metrics]
 
 
 def validation_loss(trial: TrialRecord) -> float | None:
@@ -164,15 +170,13 @@ def metric_spread(trial: TrialRecord, dataset: DatasetRecord) -> tuple[float, st
     Over several seed runs it is their standard deviation. Over one, the standard error of a share counted
     on the validation part; balanced accuracy takes the mean of such shares, one a class.
     """
-    errors = [run.error for run in trial.seed_runs if run.error is not None]
-    if len(errors) > 1:
-        mean = sum(errors) / len(errors)
-        deviation = math.sqrt(sum((value - mean) ** 2 for value in errors) / (len(errors) - 1))
-        return deviation, f"standard deviation over {len(errors)} seed runs"
+    values = _metric_values(trial, dataset)
+    if len(values) > 1:
+        return statistics.stdev(values), f"standard deviation over {len(values)} seed runs"
     total = sum(dataset.class_counts)
-    if dataset.metric == "loss" or not errors or dataset.num_validation < 1 or not 0 <= errors[0] <= 1:
+    if dataset.metric == "loss" or not values or dataset.num_validation < 1 or not 0 <= values[0] <= 1:
         return None
-    variance = errors[0] * (1 - errors[0])
+    variance = values[0] * (1 - values[0])
     if dataset.metric == "balanced_accuracy" and total and all(dataset.class_counts):
         sizes = [max(1.0, amount / total * dataset.num_validation) for amount in dataset.class_counts]
         deviation = math.sqrt(sum(variance / size for size in sizes)) / len(sizes)

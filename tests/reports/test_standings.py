@@ -57,7 +57,7 @@ def test_metric_is_that_of_the_trained_model_after_the_last_epoch() -> None:
 
 def test_spread_of_one_seed_is_the_binomial_standard_error() -> None:
     trial, _ = synthetic.trial(0, "clean")
-    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], error=0.1),))
+    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], metrics={"val_accuracy": 0.9}),))
     spread = standings.metric_spread(trial, synthetic.dataset(num_validation=900))
     assert spread is not None
     assert spread[0] == pytest.approx(0.01)
@@ -66,7 +66,7 @@ def test_spread_of_one_seed_is_the_binomial_standard_error() -> None:
 
 def test_spread_of_balanced_accuracy_weighs_small_classes() -> None:
     trial, _ = synthetic.trial(0, "clean")
-    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], error=0.1),))
+    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], metrics={"val_balanced_accuracy": 0.9}),))
     unequal = synthetic.dataset(num_classes=2, metric="balanced_accuracy", class_counts=(900, 100), num_validation=100)
     spread = standings.metric_spread(trial, unequal)
     assert spread is not None
@@ -75,7 +75,10 @@ def test_spread_of_balanced_accuracy_weighs_small_classes() -> None:
 
 def test_spread_over_seeds_is_their_standard_deviation() -> None:
     trial, _ = synthetic.trial(0, "clean")
-    trial = replace(trial, seed_runs=tuple(replace(trial.seed_runs[0], error=error) for error in (0.1, 0.2, 0.3)))
+    trial = replace(
+        trial,
+        seed_runs=tuple(replace(trial.seed_runs[0], metrics={"val_accuracy": value}) for value in (0.9, 0.8, 0.7)),
+    )
     spread = standings.metric_spread(trial, synthetic.dataset())
     assert spread is not None
     assert spread[0] == pytest.approx(0.1)

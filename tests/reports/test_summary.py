@@ -42,7 +42,7 @@ def test_the_parts_that_were_not_assessed_are_named() -> None:
 )
 def test_metric_is_written_to_the_digit_that_is_known(error: float, num_validation: int, text: str) -> None:
     trial, _ = synthetic.trial(0, "clean")
-    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], error=error),))
+    trial = replace(trial, seed_runs=(replace(trial.seed_runs[0], metrics={"val_accuracy": 1 - error}),))
     assert summary.metric_text(trial, synthetic.dataset(num_validation=num_validation)) == text
 
 
