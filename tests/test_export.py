@@ -253,7 +253,7 @@ def test_export_trains_again_when_the_model_was_not_kept(run, tmp_path):
 
 def test_occupied_folder_and_unknown_trial_are_refused(run, tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(RunError, match="exists and is not empty. Give -o a new folder"):
+    with pytest.raises(RunError, match=r"exists and is not empty\. Give -o a new folder"):
         export_bundle(run, tmp_path)
     with pytest.raises(RunError, match=r"Trial 5 can be exported .* Finished trials: 0"):
         export_bundle(run, tmp_path / "bundle", trial=5)
