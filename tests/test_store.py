@@ -77,7 +77,7 @@ def assert_same_trace(read: Trace, written: Trace) -> None:
     """Equal in every field, NaN equal to NaN, types of the arrays kept."""
     for field in dataclasses.fields(Trace):
         one, other = getattr(read, field.name), getattr(written, field.name)
-        if field.name == "metrics":
+        if field.name in ("metrics", "channels"):
             assert one.keys() == other.keys()
             for name in other:
                 np.testing.assert_array_equal(one[name], other[name])
@@ -242,6 +242,14 @@ def test_nan_and_infinity_read_back_as_numbers(folder: RunFolder) -> None:
     assert read.outcome is Outcome.DIVERGED
     assert_same_trace(folder.load_trace(7, 0), broken)
     json.loads((folder.seed_run_dir(7, 0) / "record.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_probe_channels_read_back_the_same_and_a_trace_without_them_too(folder: RunFolder) -> None:
+    probed = trace(channels={"update_ratio": np.array([-3.0, np.nan]), "a/b": np.array([0.5, 0.75])})
+    for written in (probed, trace()):
+        folder.save_seed_run(SEED_RUN, written)
+        assert_same_trace(folder.load_trace(7, 0), written)
+    assert folder.load_trace(7, 0).channels == {}
 
 
 def test_an_empty_trace_reads_back_the_same(folder: RunFolder) -> None:

@@ -81,7 +81,15 @@ FINISHED_OUTCOMES = (
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change that should help, as data: it can be shown, or applied to a configuration."""
+    """One change that should help, as data: it can be shown, or applied to a configuration or a search space.
+
+    Attributes:
+        parameter: Name of a hyperparameter; others (`data`, `model`) are advice to the user.
+        change: `x 0.3` multiplies the value of a configuration, `= adam` sets it; `upper <= x 0.5` and
+            `lower >= x 2` bound the range of a search by a multiple of the present value, `upper <= 0.2` and
+            `lower >= 0.2` by a number. Anything else is advice in words (see `tuner.stability.remedies`).
+        reason: One sentence for the user.
+    """
 
     parameter: str
     change: str
@@ -190,6 +198,11 @@ class Trace:
         steps_per_epoch: n.
         planned_epochs: Epochs that the budget allowed.
         chance_loss: L0; the loss of the best constant answer.
+        channels: Optional probes by name, each of shape (epochs,), NaN where an epoch was not probed. Known names:
+            `update_ratio` (log10 of |weight change| / |weight|), `layer_grad_ratio` (gradient norm of the first layer
+            over the last's), `zero_frac` (share of activations that are zero), `dead_frac` (share of units that are
+            zero for every sample), `class_recall_min` (lowest recall of a class), `input_mean` and `input_std` (of
+            what the network is fed), `regularisation_frac` (share of the total loss that is regularisation).
     """
 
     step_loss: FloatArray
@@ -202,6 +215,7 @@ class Trace:
     planned_epochs: int
     chance_loss: float
     metrics: dict[str, FloatArray] = field(default_factory=dict)
+    channels: dict[str, FloatArray] = field(default_factory=dict)
 
     @property
     def num_epochs(self) -> int:

@@ -269,6 +269,7 @@ def write_trace(path: Path, trace: Trace) -> None:
         name: getattr(trace, name) for name in _TRACE_ARRAYS + _TRACE_NUMBERS if getattr(trace, name) is not None
     }
     arrays |= {f"metric/{name}": values for name, values in trace.metrics.items()}
+    arrays |= {f"channel/{name}": values for name, values in trace.channels.items()}
     with atomic_open(path, "wb") as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -283,12 +284,16 @@ def read_trace(path: Path) -> Trace:
         with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
             fields: dict[str, Any] = {name: archive[name] for name in _TRACE_ARRAYS}
             fields |= {name: archive[name].item() for name in _TRACE_NUMBERS}
-            metrics = {
-                name.removeprefix("metric/"): archive[name] for name in archive.files if name.startswith("metric/")
-            }
-            return Trace(**fields, metrics=metrics)
+            fields["metrics"] = _read_group(archive, "metric/")
+            # Traces written before there were probes have none of these.
+            fields["channels"] = _read_group(archive, "channel/")
+            return Trace(**fields)
     except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
+
+
+def _read_group(archive: Any, prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)}
 
 
 _TRACE_ARRAYS = ("step_loss", "grad_norm", "train_loss", "validation_loss", "learning_rate", "seconds")
