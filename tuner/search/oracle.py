@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ["OBJECTIVE", "StudyOracle"]
 
 # The name under which a trial's J is reported; minimised.
 OBJECTIVE = keras_tuner.Objective("objective", "min")
+# Share of a step by which a range may miss a whole number of steps.
+STEP_TOLERANCE = 1e-8
 
 
 class StudyOracle(keras_tuner.Oracle):
@@ -101,7 +104,7 @@ def _suggest(space: keras_tuner.HyperParameters, proposal: optuna.Trial | _Defau
             space.values[hyperparameter.name] = hyperparameter.value
             continue
         value = (
-            hyperparameter.default
+            _default(hyperparameter)
             if isinstance(proposal, _Defaults)
             else _suggest_one(proposal, names[index], hyperparameter)
         )
@@ -124,6 +127,27 @@ def _conditions_text(hyperparameter: Any) -> str:
     return json.dumps([condition.get_config() for condition in hyperparameter.conditions])
 
 
+def _default(hyperparameter: Any) -> HyperparameterValue:
+    """The default, or the step next to it: Optuna takes no value between the steps."""
+    default: HyperparameterValue = hyperparameter.default
+    if getattr(hyperparameter, "step", None) is None:
+        return default
+    nearest: float = min(_steps(hyperparameter), key=lambda value: abs(value - default))
+    return default if math.isclose(nearest, hyperparameter.default) else nearest
+
+
+def _steps(hyperparameter: Any) -> list[Any]:
+    """All values of a range in steps, of the type that the space declares."""
+    low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
+    if hyperparameter.sampling == "linear":
+        # Keras Tuner's own list lacks the last value where the division is inexact, such as 0.5 // 0.1.
+        return [low + index * step for index in range(int((high - low) / step + STEP_TOLERANCE) + 1)]
+    return [
+        round(value) if isinstance(hyperparameter, hyperparameter_types.Int) else value
+        for value in hyperparameter.values
+    ]
+
+
 def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any) -> Any:
     """Ask Optuna for one value. A logarithmic range in steps becomes a choice among its few values."""
     if isinstance(hyperparameter, hyperparameter_types.Boolean):
@@ -131,17 +155,11 @@ def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any) -> Any:
     if isinstance(hyperparameter, hyperparameter_types.Choice):
         return proposal.suggest_categorical(name, list(hyperparameter.values))
     low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
+    if step is not None:
+        if hyperparameter.sampling != "linear":
+            return proposal.suggest_categorical(name, [*_steps(hyperparameter)])
+        high = _steps(hyperparameter)[-1]
     is_log = hyperparameter.sampling == "log"
-    if is_log and step is not None:
-        return proposal.suggest_categorical(name, list(hyperparameter.values))
     if isinstance(hyperparameter, hyperparameter_types.Int):
-        return (
-            proposal.suggest_int(name, low, high, log=True)
-            if is_log
-            else proposal.suggest_int(name, low, high, step=step or 1)
-        )
-    return (
-        proposal.suggest_float(name, low, high, log=True)
-        if is_log
-        else proposal.suggest_float(name, low, high, step=step)
-    )
+        return proposal.suggest_int(name, low, high, log=is_log, step=step or 1)
+    return proposal.suggest_float(name, low, high, log=is_log, step=step)

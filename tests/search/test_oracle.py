@@ -1,0 +1,254 @@
+"""The oracle: Keras Tuner's search spaces, conditions included, through Optuna's study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras_tuner
+import pytest
+from keras_tuner.engine import trial as trial_module
+
+from tuner.config import SearchConfig
+from tuner.records import Outcome
+from tuner.search.oracle import StudyOracle
+from tuner.search.study import Study, load_trials
+from tuner.store import RunFolder
+
+NUM_TRIALS = 14
+GRID = (8, 16, 32, 64, 128)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "run", SearchConfig())
+
+
+def oracle(folder: RunFolder, space: Any, *, max_trials: int = NUM_TRIALS, seed: int = 0) -> StudyOracle:
+    return StudyOracle(Study(folder, algorithm="random", seed=seed), max_trials=max_trials, hyperparameters=space)
+
+
+def end(oracle: StudyOracle, trial: trial_module.Trial, objective: float, outcome: Outcome | None = None) -> None:
+    """Tell the oracle the objective, as Keras Tuner's loop does."""
+    oracle.update_trial(trial.trial_id, {"objective": objective})
+    if outcome is not None:
+        oracle.record_outcome(trial.trial_id, outcome, "why")
+    trial.status = trial_module.TrialStatus.COMPLETED
+    oracle.end_trial(trial)
+
+
+def proposals(folder: RunFolder, space: Any, *, count: int = NUM_TRIALS) -> list[dict[str, Any]]:
+    """The values of some trials, each ended with a made-up objective."""
+    made = oracle(folder, space, max_trials=count)
+    values = []
+    for index in range(count):
+        trial = made.create_trial("tuner0")
+        values.append(dict(trial.hyperparameters.values))
+        end(made, trial, float(index % 7))
+    return values
+
+
+def space_of(declare: Callable[[keras_tuner.HyperParameters], Any]) -> keras_tuner.HyperParameters:
+    space = keras_tuner.HyperParameters()
+    declare(space)
+    return space
+
+
+# --- one hyperparameter of each kind -----------------------------------------------------------------------------
+
+
+def near(value: float, allowed: list[float]) -> bool:
+    return any(abs(value - other) <= 1e-9 * abs(other) for other in allowed)
+
+
+@pytest.mark.parametrize(
+    ("declare", "is_allowed", "default"),
+    [
+        (lambda hp: hp.Int("a", 1, 5), lambda v: type(v) is int and 1 <= v <= 5, 1),
+        (lambda hp: hp.Int("a", 1, 10, step=3, default=7), lambda v: v in (1, 4, 7, 10), 7),
+        (lambda hp: hp.Int("a", 1, 9, step=3), lambda v: v in (1, 4, 7), 1),
+        (lambda hp: hp.Int("a", 8, 128, sampling="log", default=32), lambda v: type(v) is int and 8 <= v <= 128, 32),
+        (
+            lambda hp: hp.Int("a", 8, 128, step=2, sampling="log", default=32),
+            lambda v: type(v) is int and v in GRID,
+            32,
+        ),
+        (lambda hp: hp.Int("a", 1, 100, sampling="reverse_log"), lambda v: type(v) is int and 1 <= v <= 100, 1),
+        (lambda hp: hp.Int("a", 3, 3), lambda v: v == 3, 3),
+        (lambda hp: hp.Float("a", 0.0, 0.5), lambda v: type(v) is float and 0 <= v <= 0.5, 0.0),
+        (lambda hp: hp.Float("a", 0.0, 0.5, step=0.1), lambda v: near(v + 1, [1, 1.1, 1.2, 1.3, 1.4, 1.5]), 0.0),
+        (lambda hp: hp.Float("a", 0.0, 0.55, step=0.1), lambda v: near(v + 1, [1, 1.1, 1.2, 1.3, 1.4, 1.5]), 0.0),
+        (lambda hp: hp.Float("a", 0.0, 1.0, step=0.1, default=0.3), lambda v: 0 <= v <= 1, 0.3),
+        (lambda hp: hp.Float("a", 1e-4, 1e-1, sampling="log", default=1e-3), lambda v: 1e-4 <= v <= 1e-1, 1e-3),
+        (
+            lambda hp: hp.Float("a", 1e-4, 1e-1, step=10, sampling="log", default=1e-2),
+            lambda v: near(v, [1e-4, 1e-3, 1e-2, 1e-1]),
+            1e-2,
+        ),
+        (lambda hp: hp.Float("a", 1e-6, 1, step=10, sampling="log", default=1e-3), lambda v: 1e-6 <= v <= 1.0001, 1e-3),
+        (lambda hp: hp.Float("a", 1e-4, 1e-1, sampling="reverse_log"), lambda v: 1e-4 <= v <= 1e-1, 1e-4),
+        (
+            lambda hp: hp.Int("a", 2, 16, step=2, sampling="reverse_log"),
+            lambda v: type(v) is int and v in (2, 10, 14, 16),
+            2,
+        ),
+        (lambda hp: hp.Float("a", 1, 2), lambda v: 1 <= v <= 2, 1),
+        (lambda hp: hp.Float("a", 0.25, 0.25), lambda v: v == 0.25, 0.25),
+        (lambda hp: hp.Choice("a", ["adam", "sgd"], default="sgd"), lambda v: v in ("adam", "sgd"), "sgd"),
+        (lambda hp: hp.Choice("a", [0.1, 1e-3]), lambda v: v in (0.1, 1e-3), 0.1),
+        (lambda hp: hp.Choice("a", [32, 64]), lambda v: type(v) is int and v in (32, 64), 32),
+        (lambda hp: hp.Choice("a", ["only"]), lambda v: v == "only", "only"),
+        (lambda hp: hp.Boolean("a", default=True), lambda v: type(v) is bool, True),
+        (lambda hp: hp.Fixed("a", "x"), lambda v: v == "x", "x"),
+        (lambda hp: hp.Fixed("a", 0.0), lambda v: v == 0.0, 0.0),
+    ],
+)
+def test_values_are_in_range_and_the_default_comes_first(
+    folder: RunFolder, declare: Any, is_allowed: Callable[[Any], bool], default: Any
+) -> None:
+    values = [proposal["a"] for proposal in proposals(folder, space_of(declare), count=6)]
+    assert values[0] == default
+    assert all(is_allowed(value) for value in values), values
+    stored = [trial.hyperparameters["a"] for trial in load_trials(folder)]
+    assert stored == values
+
+
+@pytest.mark.parametrize(
+    ("declare", "expected"),
+    [
+        (lambda hp: hp.Int("a", 1, 10, step=3), {1, 4, 7, 10}),
+        (lambda hp: hp.Int("a", 8, 64, step=2, sampling="log"), {8, 16, 32, 64}),
+        (lambda hp: hp.Choice("a", ["x", "y", "z"]), {"x", "y", "z"}),
+        (lambda hp: hp.Boolean("a"), {False, True}),
+    ],
+)
+def test_every_value_can_be_proposed(folder: RunFolder, declare: Any, expected: set[Any]) -> None:
+    assert {proposal["a"] for proposal in proposals(folder, space_of(declare))} == expected
+
+
+@pytest.mark.parametrize(
+    ("declare", "nearest"),
+    [
+        (lambda hp: hp.Int("a", 1, 10, step=3, default=6), 7),
+        (lambda hp: hp.Float("a", 0.0, 1.0, step=0.25, default=0.3), 0.25),
+        (lambda hp: hp.Int("a", 8, 128, step=2, sampling="log", default=50), 64),
+        (lambda hp: hp.Float("a", 1e-4, 1e-1, step=10, sampling="log", default=5e-4), 1e-4),
+    ],
+)
+def test_a_default_between_the_steps_becomes_the_nearest_step(folder: RunFolder, declare: Any, nearest: float) -> None:
+    assert proposals(folder, space_of(declare), count=2)[0]["a"] == nearest
+
+
+# --- conditions --------------------------------------------------------------------------------------------------
+
+
+def conditional_space() -> keras_tuner.HyperParameters:
+    hp = keras_tuner.HyperParameters()
+    hp.Boolean("use_l2")
+    with hp.conditional_scope("use_l2", [True]):
+        hp.Float("l2", 1e-6, 1e-2, sampling="log")
+    hp.Int("blocks", 1, 3)
+    for block in (1, 2, 3):
+        with hp.conditional_scope("blocks", list(range(block, 4))):
+            hp.Choice(f"filters_{block}", [8, 16])
+            hp.Choice(f"kind_{block}", ["plain", "deep"])
+            with hp.conditional_scope(f"kind_{block}", ["deep"]):
+                hp.Int(f"depth_{block}", 2, 4)
+    return hp
+
+
+def test_only_what_is_active_has_a_value(folder: RunFolder) -> None:
+    made = proposals(folder, conditional_space())
+    assert {values["blocks"] for values in made} == {1, 2, 3}
+    for values in made:
+        expected = {"use_l2", "blocks"} | ({"l2"} if values["use_l2"] else set())
+        for block in range(1, values["blocks"] + 1):
+            expected |= {f"filters_{block}", f"kind_{block}"}
+            expected |= {f"depth_{block}"} if values[f"kind_{block}"] == "deep" else set()
+        assert values.keys() == expected
+    assert made[0] == {"use_l2": False, "blocks": 1, "filters_1": 8, "kind_1": "plain"}
+    assert [trial.hyperparameters for trial in load_trials(folder)] == made
+
+
+def test_one_name_under_two_conditions_has_the_range_of_the_active_one(folder: RunFolder) -> None:
+    hp = keras_tuner.HyperParameters()
+    hp.Choice("optimizer", ["adam", "sgd"])
+    with hp.conditional_scope("optimizer", ["adam"]):
+        hp.Float("rate", 1e-4, 1e-3, sampling="log", default=5e-4)
+    with hp.conditional_scope("optimizer", ["sgd"]):
+        hp.Float("rate", 1e-2, 1e-1, sampling="log")
+    made = proposals(folder, hp)
+    assert made[0] == {"optimizer": "adam", "rate": 5e-4}
+    assert {values["optimizer"] for values in made} == {"adam", "sgd"}
+    for values in made:
+        low, high = (1e-4, 1e-3) if values["optimizer"] == "adam" else (1e-2, 1e-1)
+        assert low <= values["rate"] <= high
+
+
+def test_a_conditional_parent_may_be_fixed(folder: RunFolder) -> None:
+    hp = keras_tuner.HyperParameters()
+    hp.Fixed("use_l2", True)
+    with hp.conditional_scope("use_l2", [True]):
+        hp.Float("l2", 1e-6, 1e-2, sampling="log")
+    with hp.conditional_scope("use_l2", [False]):
+        hp.Int("other", 1, 2)
+    assert all(values.keys() == {"use_l2", "l2"} for values in proposals(folder, hp, count=5))
+
+
+def test_an_empty_space_has_trials_without_values(folder: RunFolder) -> None:
+    assert proposals(folder, keras_tuner.HyperParameters(), count=2) == [{}, {}]
+
+
+# --- the course of a search --------------------------------------------------------------------------------------
+
+
+def test_it_stops_at_the_budget(folder: RunFolder) -> None:
+    made = oracle(folder, conditional_space(), max_trials=2)
+    for number in range(2):
+        trial = made.create_trial("tuner0")
+        assert (trial.trial_id, trial.status) == (str(number), "RUNNING")
+        end(made, trial, 1.0)
+    assert made.create_trial("tuner0").status == "STOPPED"
+    assert len(load_trials(folder)) == 2
+
+
+def test_outcome_and_objective_reach_the_study(folder: RunFolder) -> None:
+    made = oracle(folder, conditional_space())
+    for objective, outcome in ((2.5, None), (4.0, Outcome.DIVERGED)):
+        end(made, made.create_trial("tuner0"), objective, outcome)
+    trials = load_trials(folder)
+    assert [(trial.objective, trial.outcome, trial.message) for trial in trials] == [
+        (2.5, Outcome.COMPLETED, ""),
+        (4.0, Outcome.DIVERGED, "why"),
+    ]
+
+
+def test_another_oracle_on_the_same_study_goes_on(folder: RunFolder, tmp_path: Path) -> None:
+    uninterrupted = proposals(RunFolder.create(tmp_path / "other", SearchConfig()), conditional_space(), count=6)
+    resumed: list[dict[str, Any]] = []
+    for _ in range(3):
+        made = oracle(folder, conditional_space(), max_trials=6)
+        made.study.give_back(crashed=False)
+        for _ in range(2):
+            trial = made.create_trial("tuner0")
+            resumed.append(dict(trial.hyperparameters.values))
+            end(made, trial, float((len(resumed) - 1) % 7))
+        made.create_trial("tuner0")  # Interrupted.
+    assert resumed == uninterrupted
+
+
+def test_keras_tuner_writes_nothing_of_its_own(folder: RunFolder) -> None:
+    made = oracle(folder, conditional_space())
+    made._set_project_dir(str(folder.root), "x")
+    end(made, made.create_trial("tuner0"), 1.0)
+    made.save()
+    made.reload()
+    assert list(folder.root.rglob("*.json")) == []
+
+
+def test_tpe_runs_through_a_conditional_space_without_warnings(folder: RunFolder) -> None:
+    made = StudyOracle(Study(folder, seed=1), max_trials=13, hyperparameters=conditional_space())
+    for index in range(13):
+        end(made, made.create_trial("tuner0"), float(index % 5))
+    assert len({str(trial.hyperparameters) for trial in load_trials(folder)}) > 7
