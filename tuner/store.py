@@ -164,10 +164,11 @@ class RunFolder:
     def create(cls, root: Path, config: SearchConfig) -> RunFolder:
         """Make the folder and store the configuration in it."""
         folder = cls(root)
-        with storage_errors(root):
-            folder.trials_dir.mkdir(parents=True, exist_ok=True)
-            folder.logs_dir.mkdir(exist_ok=True)
+        # First: a folder without it is taken for someone else's.
         folder.save_config(config)
+        with storage_errors(root):
+            folder.trials_dir.mkdir(exist_ok=True)
+            folder.logs_dir.mkdir(exist_ok=True)
         return folder
 
     @classmethod

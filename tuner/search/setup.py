@@ -15,7 +15,7 @@ from tuner.data.split import Split
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
 from tuner.records import DatasetRecord, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
-from tuner.store import RunFolder, write_text
+from tuner.store import RunFolder, atomic_open, storage_errors
 
 __all__ = ["choose_folder", "describe_dataset", "prepare", "read_data"]
 
@@ -101,28 +101,69 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
     if severe and not config.force:
         listed = "\n".join(f"  {finding.code}: {finding.cause}" for finding in severe)
         raise AuditError(f"The data has severe faults:\n{listed}\nMend them, or search all the same with --force.")
-    if RunFolder(root).config_file.is_file():
-        folder = RunFolder.open(root)
-        _check_same(folder, config)
-        if folder.dataset_file.is_file():
+    folder = RunFolder(root)
+    with storage_errors(root):
+        _refuse_foreign(folder)
+        root.mkdir(parents=True, exist_ok=True)
+    # Held while it is written: a search that is refused must not change the settings of the one that runs.
+    with folder.lock():
+        if folder.config_file.is_file() and _has_begun(folder, config):
             _check_same_data(folder, data.record)
             folder.save_config(config)
-            return folder, data.record
-    elif root.is_dir() and any(root.iterdir()):
-        raise RunError(f"{str(root)!r} exists and is no run folder. Give --run an empty or new folder.")
-    folder = RunFolder.create(root, config)
-    _copy_space(config, folder)
-    cache.save_raw(folder.data_dir, data.dataset, data.split)
-    # Last: where this file is, the data is complete.
-    folder.save_dataset(data.record)
+        else:
+            folder = RunFolder.create(root, config)
+            _copy_space(config, folder)
+            cache.save_raw(folder.data_dir, data.dataset, data.split)
+            # Last: where this file is, the data is complete.
+            folder.save_dataset(data.record)
     return folder, data.record
+
+
+def _refuse_foreign(folder: RunFolder) -> None:
+    """Refuse a folder that holds something else; hidden files may be ours, from a start that was killed."""
+    root = folder.root
+    if folder.config_file.is_file() or not root.is_dir() or all(item.name.startswith(".") for item in root.iterdir()):
+        return
+    raise RunError(f"{str(root)!r} exists and is no run folder. Give --run an empty or new folder.")
+
+
+def _has_begun(folder: RunFolder, config: SearchConfig) -> bool:
+    """Whether a run has trials, which other settings would not fit; before the first one it may be set up anew.
+
+    Raises:
+        RunError: The settings are others.
+    """
+    from tuner.search.study import load_trials
+
+    differences = _differences(folder.load_config(), config, ignore=RESUMABLE_KEYS)
+    space_file = _space_file(config)
+    if space_file is not None and folder.space_file.is_file():
+        with storage_errors(space_file):
+            is_changed = space_file.read_bytes() != folder.space_file.read_bytes()
+        differences += [f"space: {str(space_file)!r} has been edited"] if is_changed else []
+    if not (folder.dataset_file.is_file() and load_trials(folder)):
+        return False
+    if differences:
+        listed = "\n".join(f"  {line}" for line in differences)
+        raise RunError(
+            f"Run {str(folder.root)!r} was started with other settings:\n{listed}\n"
+            "Give the same settings to go on with it (trials and time-limit may grow), or use a new --run."
+        )
+    return True
 
 
 def _copy_space(config: SearchConfig, folder: RunFolder) -> None:
     """Keep a copy of the user's search space with the run; the bundle carries it."""
+    file = _space_file(config)
+    if file is not None:
+        with atomic_open(folder.space_file, "wb") as stream:
+            stream.write(file.read_bytes())
+
+
+def _space_file(config: SearchConfig) -> Path | None:
+    """The file of the user's search space, if there is one."""
     file = Path(config.space.rpartition(":")[0]) if config.space and ":" in config.space else None
-    if file is not None and file.is_file():
-        write_text(folder.space_file, file.read_text(encoding="utf-8"))
+    return file if file is not None and file.is_file() else None
 
 
 def choose_folder(config: SearchConfig, *, runs_dir: Path = RUNS_DIR) -> tuple[Path, bool]:
@@ -144,7 +185,7 @@ def choose_folder(config: SearchConfig, *, runs_dir: Path = RUNS_DIR) -> tuple[P
                 return folder.root, True
         except TunerError:
             continue
-    name = Path(config.data).name.removesuffix(Path(config.data).suffix) if config.data else "digits"
+    name = (Path(config.data).resolve().stem or "data") if config.data else "digits"
     return _unused(runs_dir / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}"), False
 
 
@@ -154,16 +195,6 @@ def _unused(path: Path) -> Path:
     while taken.exists():
         taken, number = path.with_name(f"{path.name}-{number}"), number + 1
     return taken
-
-
-def _check_same(folder: RunFolder, config: SearchConfig) -> None:
-    differences = _differences(folder.load_config(), config, ignore=RESUMABLE_KEYS)
-    if differences:
-        listed = "\n".join(f"  {line}" for line in differences)
-        raise RunError(
-            f"Run {str(folder.root)!r} was started with other settings:\n{listed}\n"
-            "Give the same settings to go on with it (trials and time-limit may grow), or use a new --run."
-        )
 
 
 def _differences(old: SearchConfig, new: SearchConfig, *, ignore: tuple[str, ...]) -> list[str]:
