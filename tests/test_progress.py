@@ -153,6 +153,7 @@ def test_events_tell_what_happened_in_order(tmp_path: Path) -> None:
     log.emit("search_started", run="r")
     log.update([])
     log.update([unfinished(0, Outcome.WAITING)])
+    log.update([dataclasses.replace(unfinished(0, Outcome.RUNNING), hyperparameters={})])  # Being proposed.
     log.update([unfinished(0, Outcome.RUNNING)])
     log.update([unfinished(0, Outcome.RUNNING, 2.0, math.inf)])
     log.update([trial(0, epoch_losses=(2.0, math.inf, 1.0)), unfinished(1, Outcome.RUNNING, 3.0)])
@@ -169,6 +170,7 @@ def test_events_tell_what_happened_in_order(tmp_path: Path) -> None:
         ("epoch", 1, 0),
     ]
     assert [event["val_loss"] for event in told if event["event"] == "epoch"] == [2.0, None, 1.0, 3.0]
+    assert told[1]["hyperparameters"] == {"optimizer": "adam"}
     assert told[5]["outcome"] == "completed"
     assert (told[5]["objective"], told[5]["stability"]) == (-1.0, 0.9)
     assert all(event["time"] > 1e9 for event in told)

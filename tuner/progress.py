@@ -137,6 +137,8 @@ class Events:
         if self._known is None:
             self._known = {trial.number: (trial.outcome, 0) for trial in trials if trial.outcome in FINISHED_OUTCOMES}
         for trial in trials:
+            if trial.outcome is Outcome.RUNNING and not (trial.hyperparameters or trial.epoch_losses):
+                continue  # It is still being proposed.
             outcome, num_epochs = self._known.get(trial.number, (Outcome.WAITING, 0))
             self._known[trial.number] = (trial.outcome, len(trial.epoch_losses))
             if outcome in FINISHED_OUTCOMES:

@@ -97,6 +97,7 @@ def test_the_record_of_a_trial_from_begin_to_end(folder: RunFolder) -> None:
     )
     trial = ask(study)
     suggest(trial)
+    assert load_trials(folder)[0].hyperparameters == {}
     study.describe(0, {"rate": 0.01, "fixed": "adam"})
     study.report(0, 0, 2.5)
     study.report(0, 1, math.inf)

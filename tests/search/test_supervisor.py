@@ -16,7 +16,7 @@ import pytest
 
 from tuner.config import SearchConfig
 from tuner.errors import EnvironmentFault, SpaceError, TunerError
-from tuner.records import Outcome
+from tuner.records import FINISHED_OUTCOMES, Outcome
 from tuner.search import supervisor
 from tuner.search.study import Study, load_trials
 from tuner.search.supervisor import WorkerFailed, run_worker, supervise, worker_log
@@ -319,6 +319,8 @@ class Search:
             env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"},
             stdout=self._log,
             stderr=self._log,
+            # A shell that runs this test in the background has Ctrl-C ignored, and that is inherited.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def events(self) -> list[dict[str, Any]]:
@@ -366,7 +368,7 @@ def test_a_search_goes_on_after_every_kind_of_interruption(tmp_path: Path, finis
     def numbers_finished() -> list[int]:
         trials = load_trials(RunFolder(root))
         assert [trial.number for trial in trials] == list(range(len(trials)))
-        return [trial.number for trial in trials if trial.outcome is Outcome.COMPLETED]
+        return [trial.number for trial in trials if trial.outcome in FINISHED_OUTCOMES]
 
     for interrupt, exit_code in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)):
         before = len(numbers_finished())

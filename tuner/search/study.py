@@ -189,7 +189,10 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
     return TrialRecord(
         number=trial.number,
         outcome=outcome,
-        hyperparameters=dict(trial.user_attrs.get("hyperparameters", trial.params)),
+        # While a trial is being proposed, its parameters are not complete.
+        hyperparameters=dict(
+            trial.user_attrs.get("hyperparameters", {} if outcome is Outcome.RUNNING else trial.params)
+        ),
         objective=trial.value if trial.state is TrialState.COMPLETE else None,
         seed_runs=tuple(seed_runs),
         epoch_losses=tuple(loss for _, loss in sorted(trial.intermediate_values.items()) if not math.isnan(loss)),
