@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
+import os
 import signal
 import sys
 import time
@@ -19,7 +21,7 @@ from click.core import ParameterSource
 
 from tuner import __version__
 from tuner.config import SearchConfig, resolve
-from tuner.errors import ConfigError, TunerError
+from tuner.errors import ConfigError, TunerError, package_faults
 
 __all__ = ["cli", "main"]
 
@@ -38,7 +40,8 @@ def main() -> None:
     """Run the command line and end the process with the exit code of the contract."""
     signal.signal(signal.SIGTERM, _on_sigterm)
     try:
-        code = cli.main(standalone_mode=False)
+        with package_faults():
+            code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.ClickException as error:
@@ -68,6 +71,19 @@ def _on_sigterm(signum: int, frame: types.FrameType | None) -> NoReturn:
 
 def _say(text: str) -> None:
     click.echo(text, err=True)
+
+
+def _print_json(document: Any) -> None:
+    """One JSON document on stdout; NaN and infinity, which JSON does not have, become null."""
+    click.echo(json.dumps(_finite_only(document), allow_nan=False))
+
+
+def _finite_only(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {name: _finite_only(item) for name, item in value.items()}
+    return [_finite_only(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _search_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -162,18 +178,22 @@ def search(
 
     started = time.monotonic()
     config = _config(context, options, config_file)
-    root, goes_on = (run_dir, (run_dir / "config.yaml").exists()) if run_dir else setup.choose_folder(config)
-    if not quiet:
-        _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
+    root, goes_on = (run_dir, os.path.isfile(run_dir / "config.yaml")) if run_dir else setup.choose_folder(config)
     folder, dataset = setup.prepare(config, root)
     if not quiet:
+        _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
         for line in progress.describe_data(dataset):
             _say(f"  {line}")
-    trials, report = _run_search(config, folder, events=events, quiet=quiet)
+    try:
+        trials, report = _run_search(config, folder, events=events, quiet=quiet)
+    except TunerError:
+        if not goes_on:
+            setup.discard_if_unused(folder)
+        raise
     for line in progress.summary_lines(trials, report=report, root=root):
         _say(line)
     if as_json:
-        click.echo(json.dumps(progress.result(trials, root=root, seconds=time.monotonic() - started)))
+        _print_json(progress.result(trials, root=root, seconds=time.monotonic() - started))
     context.exit(_verdict(trials))
 
 
@@ -243,14 +263,15 @@ def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
     from tuner.progress import describe_data
     from tuner.search.setup import read_data
 
-    record = read_data(SearchConfig(**options)).record
+    given = {name: value for name, value in options.items() if value is not None}
+    record = read_data(resolve(given, None)).record
     if as_json:
         findings = [dataclasses.asdict(finding) for finding in record.findings]
-        click.echo(json.dumps({"data": record.source, "findings": findings}))
+        _print_json({"data": record.source, "findings": findings})
     else:
         console = Console(stderr=True)
         for line in describe_data(record):
-            console.print(line, highlight=False, markup=False)
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
         if not record.findings:
             console.print("No faults found.")
     context.exit(3 if any(finding.severity >= SEVERE for finding in record.findings) else EXIT_DONE)
@@ -270,15 +291,19 @@ def status(run: Path, as_json: bool) -> None:
 
     folder = RunFolder.open(run)
     config, trials = folder.load_config(), load_trials(folder)
-    seconds = sum((trial.finished or time.time()) - trial.started for trial in trials if trial.started)
+    # A trial that was put back has been started, but nothing trains it.
+    seconds = sum(
+        (trial.finished or time.time()) - trial.started
+        for trial in trials
+        if trial.started and (trial.finished or trial.outcome is Outcome.RUNNING)
+    )
     if as_json:
-        click.echo(json.dumps(progress.result(trials, root=run, seconds=seconds)))
+        _print_json(progress.result(trials, root=run, seconds=seconds))
         return
     console = Console(stderr=True)
     finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
-    console.print(
-        f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training"
-    )
+    told = f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training"
+    console.print(told, highlight=False, markup=False, soft_wrap=True)
     for trial in trials:
         if trial.outcome is Outcome.RUNNING:
             console.print(f"trial {trial.number}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
@@ -303,7 +328,7 @@ def report(run: Path) -> None:
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder of the bundle; new or empty."
 )
-@click.option("--trial", type=int, help="Export this trial instead of the best.")
+@click.option("--trial", type=click.IntRange(min=0), help="Export this trial instead of the best.")
 def export(run: Path, output: Path, trial: int | None) -> None:
     """Write the best configuration as one bundle: settings, model, fitted pipeline, training script, model card."""
     from tuner.store import RunFolder
@@ -339,7 +364,9 @@ def predict(bundle: Path, data: str, output: Path) -> None:
 @click.argument("config", type=click.Path(path_type=Path))
 @click.argument("data", required=False)
 @click.option(
-    "--seed", type=int, help="Another seed of the initial weights and the order; by default the exported one."
+    "--seed",
+    type=click.IntRange(0, 2**31 - 1),
+    help="Another seed of the initial weights and the order; by default the exported one.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
@@ -352,7 +379,7 @@ def train(config: Path, data: str | None, seed: int | None, output: Path | None,
     for name, value in outcome.items():
         _say(f"{name}: {value}")
     if as_json:
-        click.echo(json.dumps(outcome))
+        _print_json(outcome)
 
 
 @cli.command(hidden=True)
@@ -379,7 +406,7 @@ def spaces(name: str | None, as_json: bool) -> None:
 
         described = describe_spaces(name)
     if as_json:
-        click.echo(json.dumps({space: [dataclasses.asdict(row) for row in rows] for space, rows in described.items()}))
+        _print_json({space: [dataclasses.asdict(row) for row in rows] for space, rows in described.items()})
         return
     from rich import box
     from rich.console import Console

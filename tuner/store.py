@@ -40,7 +40,17 @@ __all__ = ["RunFolder", "atomic_open", "atomic_path", "read_json", "storage_erro
 
 Record = TypeVar("Record")
 
-_ENVIRONMENT_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG)
+# What a write can fail of that is no fault of ours; ENOENT is a parent that cannot be made, as in /proc.
+_ENVIRONMENT_ERRNOS = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENAMETOOLONG,
+    errno.ENOENT,
+    errno.EIO,
+)
 
 
 @contextlib.contextmanager
@@ -179,10 +189,8 @@ class RunFolder:
             RunError: There is no run at that path.
         """
         folder = cls(root)
-        if not folder.config_file.is_file():
-            known = (
-                sorted(str(file.parent) for file in root.parent.glob("*/config.yaml")) if root.parent.is_dir() else []
-            )
+        if not os.path.isfile(folder.config_file):
+            known = sorted(str(path.parent) for path in root.parent.glob("*/trials")) if root.parent.is_dir() else []
             hint = (
                 f"Runs beside it: {', '.join(known[-5:])}." if known else "Start one with: python -m tuner search DATA"
             )

@@ -19,7 +19,7 @@ from tuner.errors import EnvironmentFault, SpaceError, TunerError
 from tuner.records import FINISHED_OUTCOMES, Outcome
 from tuner.search import supervisor
 from tuner.search.study import Study, load_trials
-from tuner.search.supervisor import WorkerFailed, run_worker, supervise, worker_log
+from tuner.search.supervisor import WorkerBug, run_worker, supervise, worker_log
 from tuner.stability.score import failed_objective
 from tuner.store import RunFolder
 
@@ -80,24 +80,23 @@ def test_a_bug_is_not_tried_again(folder: RunFolder, set_worker: SetWorker) -> N
     set_worker("echo start >> started; echo 'ValueError: some bug' >&2; exit 70")
     study = Study(folder)
     study.ask(3)
-    with pytest.raises(WorkerFailed, match=r"bug of the program.*exit code 70(.|\n)*ValueError: some bug") as caught:
+    with pytest.raises(WorkerBug, match=r"bug of the program.*exit code 70(.|\n)*ValueError: some bug") as caught:
         run(folder)
     assert caught.value.exit_code == 70
     assert (folder.root.parent / "started").read_text() == "start\n"
     assert load_trials(folder)[0].outcome is Outcome.WAITING
 
 
-@pytest.mark.parametrize("exit_code", [2, 4])
-def test_a_reported_error_passes_through_with_its_exit_code(
-    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch, exit_code: int
+@pytest.mark.parametrize("kind", [SpaceError, EnvironmentFault])
+def test_a_reported_error_passes_through_as_what_it_is(
+    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch, kind: type[TunerError]
 ) -> None:
-    report = json.dumps({"message": "unknown hyperparameter 'x'", "exit_code": str(exit_code)})
+    report = json.dumps({"type": kind.__name__, "message": "unknown hyperparameter 'x'"})
     monkeypatch.setenv("REPORT", report)
     error_file = folder.logs_dir / "worker-0.error.json"
-    set_worker(f'printf \'%s\' "$REPORT" > "{error_file}"; exit {exit_code}')
-    with pytest.raises(WorkerFailed, match=r"^unknown hyperparameter 'x'$") as caught:
+    set_worker(f'printf \'%s\' "$REPORT" > "{error_file}"; exit {kind.exit_code}')
+    with pytest.raises(kind, match=r"^unknown hyperparameter 'x'$"):
         run(folder)
-    assert caught.value.exit_code == exit_code
     # An old report is not taken for the next worker's.
     set_worker("exit 0")
     run(folder)
@@ -248,14 +247,14 @@ def test_the_worker_writes_down_what_the_user_can_mend(folder: RunFolder, work: 
     work(SpaceError("no such space"))
     with pytest.raises(SpaceError):
         run_worker(folder)
-    assert reported(folder) == {"message": "no such space", "exit_code": "2"}
+    assert reported(folder) == {"type": "SpaceError", "message": "no such space"}
 
 
 def test_a_missing_package_is_a_fault_of_the_environment(folder: RunFolder, work: Any) -> None:
     work(ModuleNotFoundError("No module named 'tensorflow'", name="tensorflow.python"))
     with pytest.raises(EnvironmentFault, match=r"'tensorflow' is missing or broken.*-m pip install tensorflow"):
         run_worker(folder)
-    assert reported(folder)["exit_code"] == "4"
+    assert reported(folder)["type"] == "EnvironmentFault"
 
 
 @pytest.mark.parametrize("error", [ImportError("cannot import name 'x'", name="tuner.search"), ValueError("bug")])
@@ -274,7 +273,7 @@ def test_a_full_disk_under_the_study_is_a_fault_of_the_environment(folder: RunFo
     work(OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full")))
     with pytest.raises(TunerError, match=r"study\.db.*database or disk is full"):
         run_worker(folder)
-    assert reported(folder)["exit_code"] == "4"
+    assert reported(folder)["type"] == "EnvironmentFault"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphaned workers on Linux only")

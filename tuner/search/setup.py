@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import time
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from tuner.records import DatasetRecord, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
 from tuner.store import RunFolder, atomic_open, storage_errors
 
-__all__ = ["choose_folder", "describe_dataset", "prepare", "read_data"]
+__all__ = ["choose_folder", "describe_dataset", "discard_if_unused", "prepare", "read_data"]
 
 RUNS_DIR = Path("runs")
 
@@ -150,6 +151,14 @@ def _has_begun(folder: RunFolder, config: SearchConfig) -> bool:
             "Give the same settings to go on with it (trials and time-limit may grow), or use a new --run."
         )
     return True
+
+
+def discard_if_unused(folder: RunFolder) -> None:
+    """Remove a run folder in which no trial was ever proposed: its start was refused, and the next one begins anew."""
+    from tuner.search.study import load_trials
+
+    if not load_trials(folder):
+        shutil.rmtree(folder.root, ignore_errors=True)
 
 
 def _copy_space(config: SearchConfig, folder: RunFolder) -> None:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from tuner import errors
 from tuner.errors import EnvironmentFault, TunerError, package_faults
 from tuner.search.study import Study, storage_faults
 from tuner.stability.score import failed_objective
@@ -38,12 +39,10 @@ SUPERVISOR_VARIABLE = "TUNER_SUPERVISOR_PID"
 _PR_SET_PDEATHSIG = 1
 
 
-class WorkerFailed(TunerError):
-    """A worker ended with an error that it had reported; carries that error's exit code."""
+class WorkerBug(TunerError):
+    """A worker ended with an unexpected exception; its traceback is in its log."""
 
-    def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
-        self.exit_code = exit_code
+    exit_code = BUG_EXIT_CODE
 
 
 def worker_log(folder: RunFolder) -> Path:
@@ -72,7 +71,7 @@ def run_worker(folder: RunFolder, *, deadline: float | None = None) -> None:
 
             work(folder, deadline=deadline)
     except TunerError as error:
-        write_json(_error_file(folder), {"message": str(error), "exit_code": str(error.exit_code)})
+        write_json(_error_file(folder), {"type": type(error).__name__, "message": str(error)})
         raise
 
 
@@ -85,7 +84,7 @@ def supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[]
         on_tick: Called about once a second.
 
     Raises:
-        WorkerFailed: The worker reported an error.
+        TunerError: The one that the worker reported.
         EnvironmentFault: Workers die again and again.
     """
     with storage_faults(folder):
@@ -107,11 +106,11 @@ def _supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[
         if _error_file(folder).is_file():
             study.give_back(crashed=False)
             report = read_json(_error_file(folder), dict[str, str])
-            raise WorkerFailed(report["message"], int(report["exit_code"]))
+            raise getattr(errors, report["type"], TunerError)(report["message"])
         reason = _death(folder, returncode)
         if returncode == BUG_EXIT_CODE:
             study.give_back(crashed=False)
-            raise WorkerFailed(f"The worker met a bug of the program. {reason}", returncode)
+            raise WorkerBug(f"The worker met a bug of the program. {reason}")
         deaths = 1 if study.num_finished() > finished_before else deaths + 1
         weight = folder.load_config().stability_weight
         study.give_back(crashed=True, message=reason, worst_objective=failed_objective(0.0, weight=weight))
