@@ -7,6 +7,7 @@
         data/               dataset.json, split and arrays, one folder per distinct fitted pipeline
         trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only)
         logs/               one log file per worker
+        confirm.json        which trials are trained again on fresh seeds
         report.html
         test.json           what the test part was used for, once something was exported
         space.py            copy of the user's search space, if it is one
@@ -34,9 +35,18 @@ import pydantic
 
 from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
-from tuner.records import DatasetRecord, SeedRun, Trace
+from tuner.records import ConfirmPlan, DatasetRecord, SeedRun, Trace
 
-__all__ = ["RunFolder", "atomic_open", "atomic_path", "read_json", "storage_errors", "write_json", "write_text"]
+__all__ = [
+    "RunFolder",
+    "atomic_open",
+    "atomic_path",
+    "read_json",
+    "read_trace",
+    "storage_errors",
+    "write_json",
+    "write_text",
+]
 
 Record = TypeVar("Record")
 
@@ -166,6 +176,7 @@ class RunFolder:
         self.dataset_file = self.data_dir / "dataset.json"
         self.trials_dir = root / "trials"
         self.logs_dir = root / "logs"
+        self.confirm_file = root / "confirm.json"
         self.report_file = root / "report.html"
         self.test_file = root / "test.json"
         self.space_file = root / "space.py"
@@ -233,6 +244,10 @@ class RunFolder:
     def load_dataset(self) -> DatasetRecord:
         """Read what the run knows of its data."""
         return read_json(self.dataset_file, DatasetRecord)
+
+    def load_confirm_plan(self) -> ConfirmPlan | None:
+        """Which trials are confirmed; None before the search came to that."""
+        return read_json(self.confirm_file, ConfirmPlan) if self.confirm_file.is_file() else None
 
     def load_environment(self) -> dict[str, str]:
         """Versions, hardware and command of the last start; empty before the first worker started."""
