@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,7 @@ def check_bundle(root: Path) -> Bundle:
     Raises:
         BundleError: A file is missing, or does not match its sum.
     """
-    if not (root / MANIFEST).is_file():
+    if not os.path.isfile(root / MANIFEST):
         raise BundleError(
             f"{str(root)!r} is no bundle: it has no {MANIFEST}. Make one with: python -m tuner export RUN -o DIR"
         )

@@ -88,17 +88,18 @@ def _finite_only(value: Any) -> Any:
 
 def _search_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """One option for each field of the configuration; its help is the field's description."""
-    for name, field in reversed(SearchConfig.model_fields.items()):
+    for name in reversed(SearchConfig.model_fields):
         if name == "data":
             command = click.argument("data", required=False)(command)
             continue
-        command = _option(name, field)(command)
+        command = _field_option(name)(command)
     return click.option(
         "--config", "config_file", type=click.Path(path_type=Path), help="YAML file with the same options as keys."
     )(command)
 
 
-def _option(name: str, field: Any) -> Callable[..., Any]:
+def _field_option(name: str) -> Callable[..., Any]:
+    field = SearchConfig.model_fields[name]
     flag = f"--{name.replace('_', '-')}"
     help_text = field.description
     if name in _REPEATED:
@@ -247,10 +248,11 @@ def _verdict(trials: Any) -> int:
 
 @cli.command()
 @click.argument("data", required=False)
-@click.option("--kind", type=click.Choice(["auto", "image", "series"]), default="auto")
-@click.option("--target", help="Target column of a table.")
-@click.option("--task", type=click.Choice(["auto", "classification", "regression"]), default="auto")
-@click.option("--seed", type=int, default=0, help="Of the split.")
+@_field_option("kind")
+@_field_option("target")
+@_field_option("task")
+@_field_option("image_size")
+@click.option("--seed", type=int, default=0, show_default=True, help="Decides the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
 @click.pass_context
 def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
