@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import base64
 import datetime
-import hashlib
-import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import plotly.graph_objects as go
-import plotly.offline
-
-from reports import curves, figures, formats, landscape, parameters, standings, summary
+from reports import curves, figures, formats, landscape, parameters, shell, standings, summary
 from tuner.config import SearchConfig, dump_config
 from tuner.errors import RunError
 from tuner.records import DatasetRecord, Finding, Trace, TrialRecord
@@ -31,13 +24,8 @@ MAX_ROWS_OPEN = 20
 # Hyperparameters in the parallel coordinates, and with a scatter plot each; the most important. Source: legibility.
 MAX_PARALLEL, MAX_SCATTERS = 10, 6
 
-# Severity from which a finding is called so. Source: 0.9 is where a search refuses to start; the rest convention.
-_SEVERITIES = ((0.9, "severe"), (0.6, "serious"), (0.3, "moderate"), (0.0, "minor"))
-
 # Options that a repeated search is given on its command line, where they differ from the default.
 _COMMAND_KEYS = tuple(name for name in SearchConfig.model_fields if name not in ("data", "range", "fix", "force"))
-
-_TEMPLATES_DIR = Path(__file__).parent / "templates"
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -93,15 +81,12 @@ def render(
     """
     ranked = rank(trials)
     best = ranked[0] if ranked and standings.band(ranked[0]) is not standings.Band.FAILED else None
-    scripts = {
-        "plotly": plotly.offline.get_plotlyjs(),
-        "page": (_TEMPLATES_DIR / "report.js").read_text(encoding="utf-8"),
-    }
-    plots = _Plots()
+    scripts = shell.page_scripts()
+    plots = shell.Plots()
     context: dict[str, Any] = {
         "title": Path(run).name or run,
         "written": written,
-        "policy": _content_policy(scripts.values()),
+        "policy": shell.content_policy(scripts.values()),
         "scripts": scripts,
         "config": config,
         "dataset": dataset,
@@ -121,7 +106,7 @@ def render(
         "max_open": MAX_ROWS_OPEN,
         "plots": plots.sources,
     }
-    return _environment().get_template("report.html.j2").render(context)
+    return shell.template("report.html.j2").render(context)
 
 
 # --- Reading
@@ -157,19 +142,6 @@ def _compared(ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 
 # --- Sections
-
-
-class _Plots:
-    """Collects the figures of a page as JSON that is safe inside a script element."""
-
-    def __init__(self) -> None:
-        self.sources: dict[str, str] = {}
-
-    def add(self, name: str, figure: go.Figure) -> str:
-        """Keep a figure under a name that is unique in the page, and return the name."""
-        text = json.dumps(figure.to_plotly_json(), default=_plain_values, separators=(",", ":"), allow_nan=False)
-        self.sources[name] = text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-        return name
 
 
 @dataclass(frozen=True)
@@ -290,7 +262,7 @@ def _message(trial: TrialRecord) -> str:
 
 
 def _curves(
-    plots: _Plots, ranked: Sequence[TrialRecord], traces: Mapping[int, Trace], best: TrialRecord | None
+    plots: shell.Plots, ranked: Sequence[TrialRecord], traces: Mapping[int, Trace], best: TrialRecord | None
 ) -> dict[str, Any]:
     info = curves.loss_curves_info(ranked, traces)
     compared = [
@@ -315,7 +287,7 @@ def _curves(
 
 
 def _space(
-    plots: _Plots, ranked: Sequence[TrialRecord], config: SearchConfig, dataset: DatasetRecord
+    plots: shell.Plots, ranked: Sequence[TrialRecord], config: SearchConfig, dataset: DatasetRecord
 ) -> dict[str, Any]:
     usable = [trial for trial in ranked if standings.band(trial) is not standings.Band.FAILED]
     varied = parameters.axes(ranked)
@@ -406,11 +378,10 @@ def _data(dataset: DatasetRecord) -> dict[str, Any]:
 
 
 def _finding(finding: Finding) -> dict[str, Any]:
-    severity = next(word for least, word in _SEVERITIES if finding.severity >= least or least == 0.0)
     return {
         "record": finding,
         "name": finding.code.replace("_", " "),
-        "severity": severity,
+        "severity": shell.severity_word(finding.severity),
         "numbers": f"{formats.number(finding.severity, 2)}, confidence {formats.number(finding.confidence, 2)}",
         "evidence": [(name.replace("_", " "), formats.number(value)) for name, value in finding.evidence.items()],
     }
@@ -466,29 +437,3 @@ def _option_words(config: SearchConfig, skip: Sequence[str] = ()) -> list[str]:
 
 def _objective_name(config: SearchConfig) -> str:
     return "objective J" if config.objective == "stable" else f"objective ({config.objective})"
-
-
-# --- The template
-
-
-def _environment() -> jinja2.Environment:
-    return jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES_DIR),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-
-
-def _content_policy(scripts: Iterable[str]) -> str:
-    """A policy under which the page can load nothing, and runs its own two scripts and no other."""
-    hashes = [base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts]
-    allowed = " ".join(f"'sha256-{digest}'" for digest in hashes)
-    rest = "style-src 'unsafe-inline'; img-src data: blob:; base-uri 'none'; form-action 'none'"
-    return f"default-src 'none'; script-src {allowed}; {rest}"
-
-
-def _plain_values(value: Any) -> Any:
-    """What JSON does not know: arrays and numbers of NumPy."""
-    return value.tolist()

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import reports.page
+import reports.shell
 from reports.page import render, write_report
 from tests.reports import synthetic
 from tuner.config import SearchConfig, load_resolved
@@ -70,7 +71,7 @@ class Page(html.parser.HTMLParser):
 def small_plotly() -> Iterator[None]:
     """Five megabytes of script make parsing slow and say nothing here; the browser test has them."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(reports.page.plotly.offline, "get_plotlyjs", lambda: "/* plotly.js */")
+        patch.setattr(reports.shell.plotly.offline, "get_plotlyjs", lambda: "/* plotly.js */")
         yield
 
 
