@@ -21,6 +21,7 @@ __all__ = [
     "largest_part",
     "metric_spread",
     "metric_value",
+    "score_band",
     "shown_run",
     "validation_loss",
 ]
@@ -129,14 +130,18 @@ def band(trial: TrialRecord) -> Band:
         return Band.FAILED
     if Outcome.NOT_LEARNING in (trial.outcome, run.outcome):
         return Band.NOT_LEARNING
-    if all(getattr(run.score, part.field) is None for part in PARTS):
+    return score_band(run.score)
+
+
+def score_band(score: StabilityScore) -> Band:
+    """Where a training stands that did not fail and has learned something, by its score alone."""
+    if all(getattr(score, part.field) is None for part in PARTS):
         return Band.NOT_ASSESSED
-    stability = run.score.stability
-    if stability < _VERY_UNSTABLE_BELOW:
+    if score.stability < _VERY_UNSTABLE_BELOW:
         return Band.VERY_UNSTABLE
-    if stability < STABLE:
+    if score.stability < STABLE:
         return Band.UNSTABLE
-    return Band.VERY_STABLE if stability >= _VERY_STABLE_FROM else Band.STABLE
+    return Band.VERY_STABLE if score.stability >= _VERY_STABLE_FROM else Band.STABLE
 
 
 def error(trial: TrialRecord) -> float | None:
