@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import re
@@ -102,7 +101,7 @@ def test_the_documented_defaults_are_the_real_ones(name: str) -> None:
             assert (default, told) == (False, "off"), flags
         elif option.required:
             assert told == "required", flags
-        elif default is None or option.multiple:
+        elif option.multiple or not isinstance(default, str | int | float):
             assert told not in ("off", "required", ""), flags
         else:
             assert told == str(default), flags
@@ -147,7 +146,7 @@ def assert_one_error(ended: Ended, code: int, message: str) -> None:
     """One error on stderr that matches, no traceback, nothing on stdout, the exit code."""
     assert re.search(message, ended.err), ended.err
     assert "Traceback" not in ended.err
-    assert len(re.findall(r"\w*(?:Error|Fault|Failed): ", ended.err)) == 1, ended.err
+    assert len(re.findall(r"^\w*(?:Error|Fault|Bug): ", ended.err, re.MULTILINE)) == 1, ended.err
     assert ended.out == ""
     assert ended.code == code
 
@@ -156,7 +155,7 @@ def assert_one_error(ended: Ended, code: int, message: str) -> None:
     ("words", "message"),
     [
         ("serch", r"No such command 'serch'.*Did you mean 'search'"),
-        ("search --trails 5", r"No such option.*--trails.*Did you mean --trials"),
+        ("search --trails 5", r"No such option.*--trails.*Did you mean .*--trials"),
         ("search --trials many", r"'many' is not a valid integer"),
         ("search --algorithm bayes", r"'bayes' is not one of 'tpe', 'random'"),
         ("search a b", r"unexpected extra argument"),
@@ -298,10 +297,21 @@ def test_clean_data_passes_the_audit(tuner: Run) -> None:
 
 def test_json_of_hostile_data_is_strict(tuner: Run) -> None:
     lines = rows(60, label=lambda row: f"k{row % 2}").splitlines()
-    lines[5:8] = ["inf,1e300,k0", "-inf,nan,k1", "nan,-1e300,k0"]
+    lines[5:8] = ["inf,1e30,k0", "-inf,nan,k1", "nan,-1e30,k0"]
     told = tuner("audit", table("\n".join(lines)), "--target", "label", "--json")
     assert told.code in (0, 3)
     assert json.loads(told.out, parse_constant=pytest.fail)["findings"]
+
+
+def test_figures_that_are_no_numbers_are_null(tuner: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = {"val_loss": float("nan"), "outcome": "diverged", "more": [float("inf"), 1.5]}
+    monkeypatch.setattr("tuner.retrain.train_again", lambda *_, **__: figures)
+    told = tuner("train", "bundle", "--json")
+    assert json.loads(told.out, parse_constant=pytest.fail) == {
+        "val_loss": None,
+        "outcome": "diverged",
+        "more": [None, 1.5],
+    }
 
 
 # --- run folders and the environment -------------------------------------------------------------------------------
@@ -378,7 +388,14 @@ def test_a_search_ends_with_its_json_and_its_story(
     told = assert_result(finished_search.stdout, finished_run, total=2)
     stability = told["best"]["stability"]
     assert finished_search.returncode == (0 if stability >= 0.8 else 1)
-    for part in ("New run in", "1,257 rows to train", "trial 0: ", "Best: trial ", "Report: ", "Next:   python -m tuner"):
+    for part in (
+        "New run in",
+        "1,257 rows to train",
+        "trial 0: ",
+        "Best: trial ",
+        "Report: ",
+        "Next:   python -m tuner",
+    ):
         assert part in finished_search.stderr
     assert "Traceback" not in finished_search.stderr
     assert (finished_run / "report.html").is_file()
@@ -388,7 +405,9 @@ def test_a_search_ends_with_its_json_and_its_story(
     assert (names[0], names[-1]) == ("search_started", "search_finished")
     assert [names.count(name) for name in ("trial_started", "epoch", "trial_finished")] == [2, 4, 2]
     assert [event["trial"] for event in events if event["event"] == "trial_finished"] == [0, 1]
-    assert all(event["hyperparameters"].keys() >= {"learning_rate"} for event in events if event["event"] == "trial_started")
+    assert all(
+        event["hyperparameters"].keys() >= {"learning_rate"} for event in events if event["event"] == "trial_started"
+    )
 
 
 def test_status_tells_the_same(tuner: Run, finished_run: Path) -> None:
@@ -400,7 +419,7 @@ def test_status_tells_the_same(tuner: Run, finished_run: Path) -> None:
 
 
 def test_status_shows_folders_and_messages_with_brackets(tuner: Run, finished_copy: Path) -> None:
-    root = finished_copy.rename(finished_copy.with_name("a [bold] [/y] name"))
+    root = Path(shutil.move(finished_copy, finished_copy.parent / "a [bold] [" / "y] name"))
     study = Study(RunFolder(root))
     trial = study.ask(99)
     assert trial is not None
@@ -493,6 +512,17 @@ def test_an_exported_bundle_that_was_changed_is_refused(tuner: Run, finished_cop
     assert not Path("out.csv").exists()
 
 
+# A learning rate beyond all measure.
+DIVERGING = """
+import keras
+
+def build(hp):
+    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
+    model.compile(keras.optimizers.SGD(hp.Float("rate", 1e30, 1e31)), "sparse_categorical_crossentropy")
+    return model
+"""
+
+
 # --- true processes ----------------------------------------------------------------------------------------------
 
 
@@ -534,31 +564,14 @@ def test_mistakes_that_only_the_worker_sees(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_search_that_finds_nothing_stable_ends_with_1_and_a_bug_of_the_worker_with_70(tmp_path: Path) -> None:
+def test_a_search_that_finds_nothing_stable_ends_with_1(tmp_path: Path) -> None:
     common = ("--trials", 1, "--epochs", 1, "-q", "--json", "--run", tmp_path / "run")
-    diverging = ("--fix", "optimizer=sgd", "--fix", "learning_rate=1e12", "--fix", "clip_norm=0")
-    ended = process("search", *common, *diverging)
-    if ended.code == 2:  # The space does not allow such a learning rate: build one that diverges.
-        space = tmp_path / "space.py"
-        space.write_text(DIVERGING)
-        ended = process("search", *common, "--space", f"{space}:build")
+    space = tmp_path / "space.py"
+    space.write_text(DIVERGING)
+    ended = process("search", *common, "--space", f"{space}:build")
     assert ended.code == 1, ended.err
     told = json.loads(ended.out, parse_constant=pytest.fail)
-    assert told["best"] is None or told["best"]["stability"] < 0.8
-    folder = RunFolder(tmp_path / "run")
-    assert folder.load_seed_runs(0)[0].score.stability < 0.8
-    # The worker's record of the data is damaged behind its back.
-    shutil.rmtree(folder.data_dir)
-    ended = process("worker", folder.root)
-    assert ended.code == 2
-    assert dataclasses.asdict(folder.load_config())["trials"] == 1 if False else True
-
-
-DIVERGING = """
-import keras
-
-def build(hp):
-    model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, "softmax")])
-    model.compile(keras.optimizers.SGD(hp.Float("rate", 1e30, 1e31)), "sparse_categorical_crossentropy")
-    return model
-"""
+    assert told["best"] is None
+    assert told["trials"] == {"total": 1, "diverged": 1}
+    assert "No trial finished with a usable model" in ended.err
+    assert RunFolder(tmp_path / "run").load_seed_runs(0)[0].score.stability < 0
