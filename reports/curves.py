@@ -23,9 +23,13 @@ __all__ = [
     "draw_loss_curves",
     "draw_step_loss",
     "has_curves",
+    "kept_steps",
     "loss_curves_info",
+    "loss_limits",
+    "set_loss_axis",
     "step_limits",
     "step_loss_info",
+    "thinned_median",
 ]
 
 # How many trials the loss curves offer, and how many of each are shown at first. Source: legibility, looked at.
@@ -127,7 +131,7 @@ def loss_curves_info(ranked: Sequence[TrialRecord], traces: Mapping[int, Trace])
         return None
     chance = traces[chosen[0].number].chance_loss
     is_log = min(losses) > 0
-    low, high = _loss_limits(losses, chance, is_log=is_log)
+    low, high = loss_limits(losses, chance, is_log=is_log)
     return LossCurvesInfo(
         curves=tuple(curves),
         chance_loss=chance if low < chance < high else None,
@@ -148,7 +152,7 @@ def draw_loss_curves(info: LossCurvesInfo) -> go.Figure:
             figure.add_trace(trace)
     most = max(max(len(curve.train), len(curve.validation)) for curve in info.curves)
     figure.update_xaxes(range=[0.6, most + 0.4], dtick=1 if most <= 12 else None, tickformat="d")
-    _set_loss_axis(figure, low=info.low, high=info.high, is_log=info.is_log)
+    set_loss_axis(figure, low=info.low, high=info.high, is_log=info.is_log)
     if info.chance_loss is not None:
         add_level(figure, info.chance_loss, "chance level")
     return figure
@@ -274,8 +278,8 @@ def step_loss_info(trial: TrialRecord, trace: Trace) -> StepLossInfo | None:
     if not is_finite.any():
         return None
     window = int(np.clip(trace.steps_per_epoch // 10, *_MEDIAN_WINDOW))
-    steps = _kept_steps(trace.step_loss)
-    median_steps, medians = _running_median(trace.step_loss, window)
+    steps = kept_steps(trace.step_loss)
+    median_steps, medians = thinned_median(trace.step_loss, window)
     return StepLossInfo(
         trial=trial.number,
         standing=band(trial),
@@ -320,7 +324,7 @@ def draw_step_loss(info: StepLossInfo, limits: StepLimits) -> go.Figure:
             )
         )
     figure.update_xaxes(range=[0, limits.num_epochs])
-    _set_loss_axis(figure, low=limits.low, high=limits.high, is_log=limits.is_log)
+    set_loss_axis(figure, low=limits.low, high=limits.high, is_log=limits.is_log)
     if limits.low < info.chance_loss < limits.high:
         add_level(figure, info.chance_loss, "chance level")
     if info.failed_at is not None:
@@ -349,12 +353,12 @@ def step_limits(infos: Sequence[StepLossInfo]) -> StepLimits:
     """Limits that suit all of these; at least one."""
     losses = [loss for info in infos for loss in info.losses]
     is_log = min(losses) > 0
-    low, high = _loss_limits(losses, infos[0].chance_loss, is_log=is_log)
+    low, high = loss_limits(losses, infos[0].chance_loss, is_log=is_log)
     most = max(max(info.planned_epochs, info.num_steps / info.steps_per_epoch) for info in infos)
     return StepLimits(low, high, is_log, num_epochs=most)
 
 
-def _kept_steps(losses: FloatArray) -> np.ndarray:
+def kept_steps(losses: FloatArray) -> np.ndarray:
     """Indices of the finite steps that are drawn: all, or lowest and highest of each slot."""
     finite = np.flatnonzero(np.isfinite(losses))
     if len(finite) <= MAX_STEP_POINTS:
@@ -363,7 +367,7 @@ def _kept_steps(losses: FloatArray) -> np.ndarray:
     return np.unique([slot[pick(losses[slot])] for slot in slots for pick in (np.argmin, np.argmax)])
 
 
-def _running_median(losses: FloatArray, window: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
+def thinned_median(losses: FloatArray, window: int) -> tuple[tuple[int, ...], tuple[float, ...]]:
     """Trailing median at evenly spaced steps, of the finite losses before the first that is not."""
     num_good = len(losses) if np.isfinite(losses).all() else int(np.argmin(np.isfinite(losses)))
     if num_good < window:
@@ -376,7 +380,8 @@ def _running_median(losses: FloatArray, window: int) -> tuple[tuple[int, ...], t
 # --- Both
 
 
-def _set_loss_axis(figure: go.Figure, *, low: float, high: float, is_log: bool) -> None:
+def set_loss_axis(figure: go.Figure, *, low: float, high: float, is_log: bool) -> None:
+    """Limits and ticks of a loss axis."""
     if not is_log:
         figure.update_yaxes(range=[low, high])
         return
@@ -385,7 +390,8 @@ def _set_loss_axis(figure: go.Figure, *, low: float, high: float, is_log: bool) 
     figure.update_yaxes(type="log", range=[math.log10(low), math.log10(high)], tickformat="~g", dtick=step)
 
 
-def _loss_limits(losses: Sequence[float], chance: float, *, is_log: bool) -> tuple[float, float]:
+def loss_limits(losses: Sequence[float], chance: float, *, is_log: bool) -> tuple[float, float]:
+    """Limits of a loss axis, not far above the chance level; with 0 for it, all losses are inside."""
     low, high = min(losses), max(losses)
     if chance > 0:
         high = max(min(high, TOP_OVER_CHANCE * chance), low)
