@@ -177,7 +177,7 @@ def _summary(
             (
                 summary.METRIC_NAMES[dataset.metric],
                 summary.metric_text(best, dataset),
-                f"trial {best.number}, not confirmed",
+                f"trial {best.number}, {'' if best.is_confirmed else 'not '}confirmed",
             ),
             (
                 "stability",

@@ -120,7 +120,7 @@ def finished(trials: Sequence[TrialRecord]) -> list[TrialRecord]:
 
 def shown_run(trial: TrialRecord) -> SeedRun | None:
     """The seed run that stands for the trial: the least stable one, whose stability is the trial's."""
-    return min(trial.seed_runs, key=lambda run: run.score.stability, default=None)
+    return min(trial.judged_runs, key=lambda run: run.score.stability, default=None)
 
 
 def band(trial: TrialRecord) -> Band:
@@ -146,7 +146,7 @@ def score_band(score: StabilityScore) -> Band:
 
 def error(trial: TrialRecord) -> float | None:
     """Mean error over the seed runs that have one."""
-    return _mean([run.error for run in trial.seed_runs if run.error is not None])
+    return _mean([run.error for run in trial.judged_runs if run.error is not None])
 
 
 def metric_value(trial: TrialRecord, dataset: DatasetRecord) -> float | None:
@@ -160,12 +160,12 @@ def metric_value(trial: TrialRecord, dataset: DatasetRecord) -> float | None:
 def _metric_values(trial: TrialRecord, dataset: DatasetRecord) -> list[float]:
     """Of each seed run that did not fail."""
     name = f"val_{dataset.metric}"
-    return [run.metrics[name] for run in trial.seed_runs if run.error is not None and name in run.metrics]
+    return [run.metrics[name] for run in trial.judged_runs if run.error is not None and name in run.metrics]
 
 
 def validation_loss(trial: TrialRecord) -> float | None:
     """Validation loss at the end, mean over the seed runs; else the last one that was reported."""
-    values = [run.metrics["val_loss"] for run in trial.seed_runs if "val_loss" in run.metrics]
+    values = [run.metrics["val_loss"] for run in trial.judged_runs if "val_loss" in run.metrics]
     return _mean(values) if values else (trial.epoch_losses[-1] if trial.epoch_losses else None)
 
 
@@ -177,7 +177,7 @@ def metric_spread(trial: TrialRecord, dataset: DatasetRecord) -> tuple[float, st
     """
     values = _metric_values(trial, dataset)
     if len(values) > 1:
-        return statistics.stdev(values), f"standard deviation over {len(values)} seed runs"
+        return statistics.stdev(values), f"standard deviation over {len(values)} fresh seeds"
     total = sum(dataset.class_counts)
     if dataset.metric == "loss" or not values or dataset.num_validation < 1 or not 0 <= values[0] <= 1:
         return None

@@ -70,6 +70,15 @@ def metric_text(trial: TrialRecord, dataset: DatasetRecord) -> str:
     return f"{value:.{decimals}f} {PLUS_MINUS} {spread[0]:.{decimals}f}"
 
 
+def confirmation_sentence(trial: TrialRecord) -> str:
+    """Whether the trial held on fresh seeds."""
+    if not trial.is_confirmed:
+        return "It is not confirmed on fresh seeds: another seed may train less well."
+    failed = sum(run.outcome.is_failed for run in trial.fresh_runs)
+    outcome = f"{failed} of them failed" if failed else "none of them failed"
+    return f"It is confirmed on {len(trial.fresh_runs)} fresh seeds that the search did not choose by; {outcome}."
+
+
 def stability_meaning(trial: TrialRecord) -> str:
     """What the stability of a trial means, in a sentence."""
     run, standing = shown_run(trial), band(trial)
@@ -109,7 +118,7 @@ def best_sentences(ranked: Sequence[TrialRecord], dataset: DatasetRecord) -> lis
     run = shown_run(best)
     if run is not None and run.score.not_assessed and band(best) is not Band.NOT_ASSESSED:
         sentences.append(f"Not assessed: {'; '.join(run.score.not_assessed)}.")
-    sentences.append("It is not confirmed on fresh seeds: another seed may train less well.")
+    sentences.append(confirmation_sentence(best))
     return sentences
 
 

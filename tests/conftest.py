@@ -24,7 +24,20 @@ def shared_data() -> Path:
 def finished_search(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     """A small real search that a user typed, with what it printed; its run is `finished_run`."""
     root = tmp_path_factory.mktemp("finished")
-    command = [sys.executable, "-m", "tuner", "search", "--trials", "2", "--epochs", "2", "--run", str(root / "run")]
+    command = [
+        sys.executable,
+        "-m",
+        "tuner",
+        "search",
+        "--trials",
+        "2",
+        "--epochs",
+        "2",
+        "--confirm",
+        "1",
+        "--run",
+        str(root / "run"),
+    ]
     return subprocess.run(
         [*command, "--json", "--events", str(root / "events.jsonl")],
         cwd=Path(__file__).parents[1],

@@ -25,8 +25,9 @@ from tuner.inference import load_model, outputs, predict_file
 from tuner.records import Outcome
 from tuner.retrain import train_again
 from tuner.search import setup
+from tuner.search.context import hyperparameters_of, judgement_of, training_data
 from tuner.search.study import Study, load_trials
-from tuner.search.worker import hyperparameters_of, judgement_of, training_data, work
+from tuner.search.worker import work
 from tuner.store import RunFolder
 
 HYPERPARAMETERS = {"num_blocks": "1", "filters_1": "8", "dense_units": "0", "batch_size": "16"}
@@ -94,7 +95,7 @@ def run(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     source = FORMS[request.param](root)
     target = {"regression": "price", "table": "label"}.get(request.param)
-    config = SearchConfig(data=str(source), target=target, trials=1, epochs=5, fix=HYPERPARAMETERS)
+    config = SearchConfig(data=str(source), target=target, trials=1, epochs=5, confirm=0, fix=HYPERPARAMETERS)
     folder, _ = setup.prepare(config, root / "run")
     work(folder, deadline=None)
     return folder
@@ -130,7 +131,7 @@ def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
     assert config.validation["val_loss"] == pytest.approx(trial.seed_runs[0].metrics["val_loss"])
     assert ("rmse" if config.data.task == "regression" else "accuracy") in config.test
     card = (bundle / "README.md").read_text(encoding="utf-8")
-    assert "Not confirmed" in card
+    assert "**Not confirmed**" in card
     assert f"{config.stability:.3f}" in card
 
 

@@ -14,7 +14,6 @@ manifest.json       sha256 of each file
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from typing import Any
 import pydantic
 import ruamel.yaml
 
+from tuner.config import dump_yaml
 from tuner.errors import BundleError
 from tuner.records import DataSpec, HyperparameterValue
 from tuner.store import write_text
@@ -46,7 +46,8 @@ class BundleConfig:
         split_seed: Of the split, the search seed.
         validation, test: Metrics by name.
         stability: S of the exported training.
-        confirmed: Whether it was trained on fresh seeds and held.
+        fresh_errors: Validation error of each training on a fresh seed that did not fail; empty if not confirmed.
+        num_fresh_failed: Trainings on fresh seeds that failed.
     """
 
     run: str
@@ -64,7 +65,8 @@ class BundleConfig:
     validation: dict[str, float]
     test: dict[str, float]
     stability: float
-    confirmed: bool = False
+    fresh_errors: tuple[float, ...] = ()
+    num_fresh_failed: int = 0
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 
@@ -88,15 +90,8 @@ class Bundle:
 
 def write_config(file: Path, config: BundleConfig) -> None:
     """Write the configuration as YAML."""
-    stream = io.StringIO()
-    yaml = ruamel.yaml.YAML()
-    yaml.default_flow_style = False
-    yaml.dump(pydantic.TypeAdapter(BundleConfig).dump_python(config, mode="json"), stream)
-    write_text(
-        file,
-        "# Made by `python -m tuner export`. Train it again with: python -m tuner train config.yaml DATA\n"
-        + stream.getvalue(),
-    )
+    heading = "# Made by `python -m tuner export`. Train it again with: python -m tuner train config.yaml DATA\n"
+    write_text(file, heading + dump_yaml(pydantic.TypeAdapter(BundleConfig).dump_python(config, mode="json")))
 
 
 def read_config(file: Path) -> BundleConfig:

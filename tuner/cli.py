@@ -21,7 +21,7 @@ from click.core import ParameterSource
 
 from tuner import __version__
 from tuner.config import SearchConfig, resolve
-from tuner.errors import ConfigError, TunerError, package_faults
+from tuner.errors import ConfigError, RunError, TunerError, package_faults
 
 __all__ = ["cli", "main"]
 
@@ -186,7 +186,7 @@ def search(
         for line in progress.describe_data(dataset):
             _say(f"  {line}")
     try:
-        trials, report = _run_search(config, folder, events=events, quiet=quiet)
+        trials, report = _run(config, folder, events=events, quiet=quiet)
     except TunerError:
         if not goes_on:
             setup.discard_if_unused(folder)
@@ -198,8 +198,10 @@ def search(
     context.exit(_verdict(trials))
 
 
-def _run_search(config: SearchConfig, folder: Any, *, events: Path | None, quiet: bool) -> tuple[Any, Path]:
-    """Supervise the workers to the end of the budget, then write the report."""
+def _run(
+    config: SearchConfig, folder: Any, *, events: Path | None, quiet: bool, only_confirm: bool = False
+) -> tuple[Any, Path]:
+    """Supervise the workers to the end of search and confirmation, then write the report."""
     from rich.console import Console
 
     from reports import write_report
@@ -216,10 +218,10 @@ def _run_search(config: SearchConfig, folder: Any, *, events: Path | None, quiet
 
                 def tick() -> None:
                     trials = load_trials(folder)
-                    live.update(trials)
+                    live.update(trials, folder.load_confirm_plan())
                     log.update(trials)
 
-                supervise(folder, deadline=deadline, on_tick=tick)
+                supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm)
         except (KeyboardInterrupt, Terminated):
             _say(f"Stopping. The same command goes on where this one stopped: {_resume_command(folder.root)}")
             log.emit("search_stopped")
@@ -277,6 +279,31 @@ def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
         if not record.findings:
             console.print("No faults found.")
     context.exit(3 if any(finding.severity >= SEVERE for finding in record.findings) else EXIT_DONE)
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of finalists.")
+@click.option("--seeds", type=click.IntRange(2, 100), default=3, show_default=True, help="Fresh trainings of each.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
+@click.option("-q", "--quiet", is_flag=True, help="No progress, only the result.")
+@click.pass_context
+def confirm(context: click.Context, /, run: Path, top: int, seeds: int, as_json: bool, quiet: bool) -> None:
+    """Train the finalists of a run again on fresh seeds; what was done before counts."""
+    from tuner import progress
+    from tuner.search.plan import plan_confirmation
+    from tuner.store import RunFolder
+
+    started = time.monotonic()
+    folder = RunFolder.open(run)
+    if plan_confirmation(folder, top=top, seeds=seeds) is None:
+        raise RunError(f"{str(run)!r} has no finished trial to confirm. Search first: python -m tuner search DATA")
+    trials, page = _run(folder.load_config(), folder, events=None, quiet=quiet, only_confirm=True)
+    for line in progress.summary_lines(trials, report=page, root=run):
+        _say(line)
+    if as_json:
+        click.echo(json.dumps(progress.result(trials, root=run, seconds=time.monotonic() - started)))
+    context.exit(_verdict(trials))
 
 
 @cli.command()
@@ -387,13 +414,14 @@ def train(config: Path, data: str | None, seed: int | None, output: Path | None,
 @cli.command(hidden=True)
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--until", type=float, help="Unix time after which no trial is started.")
-def worker(run: Path, until: float | None) -> None:
+@click.option("--only-confirm", is_flag=True, help="Carry out the planned confirmation and nothing else.")
+def worker(run: Path, until: float | None, only_confirm: bool) -> None:
     """Work on the trials of a run; `search` starts this."""
     from tuner.search.supervisor import run_worker
     from tuner.store import RunFolder
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    run_worker(RunFolder.open(run), deadline=until)
+    run_worker(RunFolder.open(run), deadline=until, only_confirm=only_confirm)
 
 
 @cli.command()

@@ -17,10 +17,10 @@ import ruamel.yaml
 
 from tuner.errors import ConfigError, did_you_mean
 
-__all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "load_file", "load_resolved", "resolve"]
+__all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "dump_yaml", "load_file", "load_resolved", "resolve"]
 
 # Options that may change when a run goes on: budgets, and where the same data now lies. All others decide the numbers.
-RESUMABLE_KEYS = ("data", "trials", "time_limit", "force")
+RESUMABLE_KEYS = ("data", "trials", "time_limit", "confirm", "force")
 
 # Options of version 1 of the file; a later version keeps reading it.
 SCHEMA_VERSION = 1
@@ -78,6 +78,9 @@ class SearchConfig(pydantic.BaseModel):
         0.2, ge=0, le=10, description="Weight of instability in the objective `stable`."
     )
     algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
+    confirm: int = pydantic.Field(
+        3, ge=0, le=100, description="Train this many finalists again on three fresh seeds each at the end; 0 for none."
+    )
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
 
@@ -178,10 +181,22 @@ def load_resolved(file: Path) -> SearchConfig:
 
 def dump_config(config: SearchConfig) -> str:
     """The configuration as YAML text that `load_resolved`, and `--config`, read back."""
-    stream = io.StringIO()
-    yaml = ruamel.yaml.YAML()
-    yaml.default_flow_style = False
-    yaml.dump({"schema_version": SCHEMA_VERSION} | config.model_dump(), stream)
+    return dump_yaml({"schema_version": SCHEMA_VERSION} | config.model_dump())
+
+
+def dump_yaml(content: dict[str, Any]) -> str:
+    """Plain values as readable YAML text; escaped where the readable form would not read back the same.
+
+    YAML folds the line breaks of Unicode (U+0085 and others), which a label or path may hold.
+    """
+    for allow_unicode in (True, False):
+        stream = io.StringIO()
+        yaml = ruamel.yaml.YAML()
+        yaml.default_flow_style = False
+        yaml.allow_unicode = allow_unicode
+        yaml.dump(content, stream)
+        if ruamel.yaml.YAML(typ="safe", pure=True).load(stream.getvalue()) == content:
+            break
     return stream.getvalue()
 
 

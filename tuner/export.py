@@ -23,9 +23,9 @@ from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
 from tuner.records import DatasetRecord, DataSpec, SeedRun, TrialRecord
+from tuner.search.context import discover_space, hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
-from tuner.search.worker import discover_space, hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.stability.ranking import best_trial, median_seed_run
 from tuner.store import RunFolder, read_json, storage_errors, write_json, write_text
 from tuner.training import seedrun
@@ -66,7 +66,7 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
     write_bundle(output, config, model=model, prepared=prepared, space_file=folder.space_file, notes=notes)
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in test.items())
     return [
-        f"Bundle of trial {record.number} written to {output} (not confirmed on fresh seeds).",
+        f"Bundle of trial {record.number} written to {output} ({_confirmation(record)}).",
         f"On the test part, which the search never saw: {figures}",
         *notes,
         f"Next:   python -m tuner predict {output} DATA -o predictions.csv",
@@ -202,6 +202,7 @@ def _bundle_config(
     folder: RunFolder, dataset: DatasetRecord, record: TrialRecord, run: SeedRun, test: dict[str, float]
 ) -> BundleConfig:
     config = folder.load_config()
+    fresh = record.fresh_runs if record.is_confirmed else ()
     return BundleConfig(
         run=str(folder.root),
         trial=record.number,
@@ -218,8 +219,16 @@ def _bundle_config(
         validation=finite(run.metrics),
         test=test,
         stability=run.score.stability,
+        fresh_errors=tuple(each.error for each in fresh if each.error is not None),
+        num_fresh_failed=sum(each.outcome.is_failed for each in fresh),
         versions=package_versions(),
     )
+
+
+def _confirmation(record: TrialRecord) -> str:
+    if not record.is_confirmed:
+        return "not confirmed on fresh seeds"
+    return f"confirmed on {len(record.fresh_runs)} fresh seeds; these are the weights of the median one"
 
 
 def _bundled_space(config: SearchConfig, spec: DataSpec) -> str:

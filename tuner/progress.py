@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shlex
+import statistics
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -20,12 +21,13 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.config import SearchConfig
-from tuner.records import FINISHED_OUTCOMES, DatasetRecord, Outcome, TrialRecord
-from tuner.stability.ranking import STABLE, best_trial, rank
+from tuner.records import FINISHED_OUTCOMES, ConfirmPlan, DatasetRecord, Outcome, SeedRun, TrialRecord
+from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank
 from tuner.store import storage_errors
 
 __all__ = ["Events", "Progress", "describe_data", "duration", "leaders_table", "metric_text", "result", "summary_lines"]
 
+NOT_CONFIRMED = " (one seed; not confirmed on fresh seeds)"
 # Trials that `status` lists.
 NUM_LEADERS = 10
 
@@ -55,6 +57,7 @@ class Progress:
         self._is_quiet = is_quiet
         self._started = time.monotonic()
         self._shown: set[int] = set()
+        self._fresh_shown: set[tuple[int, int]] = set()
         self._finished_before: int | None = None
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
@@ -71,12 +74,13 @@ class Progress:
         if self._live:
             self._live.stop()
 
-    def update(self, trials: Sequence[TrialRecord]) -> None:
-        """Show where the search stands now."""
+    def update(self, trials: Sequence[TrialRecord], plan: ConfirmPlan | None = None) -> None:
+        """Show where search and confirmation stand now."""
         finished = [trial for trial in trials if trial.outcome in FINISHED_OUTCOMES]
         if self._finished_before is None:
             self._finished_before = len(finished)
             self._shown = {trial.number for trial in finished}
+            self._fresh_shown = {(run.trial, run.seed_index) for run in _fresh_runs(finished)}
         if self._is_quiet:
             return
         best = best_trial(trials)
@@ -84,12 +88,23 @@ class Progress:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
                 self._console.print(_finished_line(trial, best), highlight=False, markup=False, soft_wrap=True)
+        for run in _fresh_runs(finished):
+            if (run.trial, run.seed_index) not in self._fresh_shown:
+                self._fresh_shown.add((run.trial, run.seed_index))
+                self._console.print(_fresh_line(run), highlight=False, markup=False, soft_wrap=True)
         if self._live:
-            self._live.update(self._picture(trials, len(finished), best))
+            self._live.update(self._picture(trials, len(finished), best, plan))
 
-    def _picture(self, trials: Sequence[TrialRecord], num_finished: int, best: TrialRecord | None) -> RenderableType:
-        bar = Bar(TextColumn("trials"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"))
-        bar.add_task(self._time_left(num_finished), total=self._config.trials, completed=num_finished)
+    def _picture(
+        self, trials: Sequence[TrialRecord], num_finished: int, best: TrialRecord | None, plan: ConfirmPlan | None
+    ) -> RenderableType:
+        bar = Bar(
+            TextColumn("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
+        )
+        bar.add_task(self._time_left(num_finished), total=self._config.trials, completed=num_finished, what="trials")
+        if plan is not None:
+            done = sum(run.trial in plan.finalists and run.seed_index <= plan.seeds for run in _fresh_runs(trials))
+            bar.add_task("fresh seeds", total=len(plan.finalists) * plan.seeds, completed=done, what="confirming")
         lines: list[RenderableType] = [bar]
         running = [trial for trial in trials if trial.outcome is Outcome.RUNNING]
         for trial in running:
@@ -98,7 +113,7 @@ class Progress:
             lines.append(
                 Text(f"trial {trial.number}: epoch {len(losses) + 1} of {self._config.epochs}{last}", style="dim")
             )
-        if not running and num_finished < self._config.trials:
+        if not running and plan is None and num_finished < self._config.trials:
             lines.append(Text("starting the worker (loading TensorFlow) ...", style="dim"))
         if best is not None:
             lines.append(Text(f"best so far: trial {best.number}, {metric_text(best)}"))
@@ -158,22 +173,38 @@ class Events:
 
 
 def metric_text(trial: TrialRecord) -> str:
-    """The numbers of a finished trial as a person reads them."""
+    """The numbers of a finished trial as a person reads them: of one seed, or mean and spread over fresh ones."""
     if not trial.seed_runs:
         return trial.outcome.meaning
-    return f"{_metrics_text(trial)}, stability {trial.seed_runs[0].score.stability:.2f}"
+    worst = " (worst)" if trial.is_confirmed else ""
+    return f"{_metrics_text(trial)}, stability {trial.stability or 0.0:.2f}{worst}"
 
 
 def _metrics_text(trial: TrialRecord) -> str:
-    metrics = trial.seed_runs[0].metrics
+    runs = [run for run in trial.judged_runs if not run.outcome.is_failed]
     known = (
-        ("balanced_accuracy", "balanced accuracy", ".3f"),
-        ("accuracy", "accuracy", ".3f"),
-        ("loss", "validation loss", ".4g"),
+        ("val_balanced_accuracy", "balanced accuracy", ".3f"),
+        ("val_accuracy", "accuracy", ".3f"),
+        ("val_loss", "validation loss", ".4g"),
     )
-    return ", ".join(
-        f"{label} {metrics[f'val_{name}']:{digits}}" for name, label, digits in known if f"val_{name}" in metrics
-    )
+    parts = [
+        f"{label} {_spread_text([run.metrics[name] for run in runs], digits)}"
+        for name, label, digits in known
+        if runs and all(name in run.metrics for run in runs)
+    ]
+    return ", ".join(parts) + (f" over {_seeds_text(trial)}" if trial.is_confirmed else "")
+
+
+def _spread_text(values: Sequence[float], digits: str) -> str:
+    """A number, or mean and standard deviation of several."""
+    mean = f"{statistics.fmean(values):{digits}}"
+    return f"{mean} +- {statistics.stdev(values):{digits}}" if len(values) > 1 else mean
+
+
+def _seeds_text(trial: TrialRecord) -> str:
+    """How many fresh seeds, and how many of them failed."""
+    failed = sum(run.outcome.is_failed for run in trial.fresh_runs)
+    return f"{len(trial.fresh_runs)} fresh seeds" + (f", {failed} of which failed" if failed else "")
 
 
 def _failure_text(trial: TrialRecord) -> str:
@@ -188,6 +219,16 @@ def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
         told = f"{metric_text(trial)}{spent}"
     mark = "  <- best so far" if best is not None and best.number == trial.number else ""
     return f"trial {trial.number}: {told}{mark}"
+
+
+def _fresh_runs(trials: Sequence[TrialRecord]) -> list[SeedRun]:
+    return [run for trial in trials for run in trial.fresh_runs]
+
+
+def _fresh_line(run: SeedRun) -> str:
+    error = "failed" if run.error is None else f"error {run.error:.3g}"
+    told = f"{error}, stability {run.score.stability:.2f} in {duration(run.seconds)}"
+    return f"confirming trial {run.trial}, fresh seed {run.seed_index}: {told}"
 
 
 def describe_data(dataset: DatasetRecord) -> list[str]:
@@ -234,7 +275,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
     else:
         stability = best.stability if best.stability is not None else -1.0
         lines += [
-            f"Best: trial {best.number}, {metric_text(best)} (one seed; not confirmed on fresh seeds)",
+            f"Best: trial {best.number}, {metric_text(best)}{'' if best.is_confirmed else NOT_CONFIRMED}",
             *(f"  {name} = {_value(value)}" for name, value in best.hyperparameters.items()),
             "Stable: the loss stayed close to its best all along."
             if stability >= STABLE
@@ -265,14 +306,22 @@ def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float) -> dict
 
 
 def _best(best: TrialRecord) -> dict[str, Any]:
-    metrics = best.seed_runs[0].metrics if best.seed_runs else {}
+    metrics = median_seed_run(best).metrics if best.seed_runs else {}
+    errors = [run.error for run in best.fresh_runs if run.error is not None]
+    fresh = {
+        "seeds": len(best.fresh_runs),
+        "failed": sum(run.outcome.is_failed for run in best.fresh_runs),
+        "error_mean": statistics.fmean(errors) if errors else None,
+        "error_std": statistics.stdev(errors) if len(errors) > 1 else None,
+    }
     return {
         "trial": best.number,
         "hyperparameters": best.hyperparameters,
         "objective": best.objective,
         "stability": best.stability,
         **{name: _finite(value) for name, value in metrics.items() if name.startswith("val_")},
-        "confirmed": False,
+        "confirmed": best.is_confirmed,
+        **({"fresh": fresh} if best.is_confirmed else {}),
     }
 
 

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 __all__ = [
     "FINISHED_OUTCOMES",
+    "ConfirmPlan",
     "DataSpec",
     "DatasetRecord",
     "Finding",
@@ -276,6 +277,24 @@ class SeedRun:
     schema_version: int = 1
 
 
+# Fresh seeds from which on a configuration counts as confirmed: one training has no spread. Source: convention.
+MIN_FRESH_RUNS = 2
+
+
+@dataclass(frozen=True)
+class ConfirmPlan:
+    """Which trials are trained again on fresh seeds, and on how many.
+
+    Attributes:
+        finalists: Numbers of the trials, best first.
+        seeds: Trainings of each, with seed indices 1, 2, ...
+    """
+
+    finalists: tuple[int, ...]
+    seeds: int
+    schema_version: int = 1
+
+
 @dataclass(frozen=True)
 class TrialRecord:
     """One configuration as the study knows it, with its seed runs; derived when read, never stored.
@@ -298,6 +317,22 @@ class TrialRecord:
     message: str = ""
 
     @property
+    def fresh_runs(self) -> tuple[SeedRun, ...]:
+        """Seed runs of the confirmation: the search did not choose by them."""
+        return tuple(run for run in self.seed_runs if run.seed_index > 0)
+
+    @property
+    def is_confirmed(self) -> bool:
+        """Whether it was trained on fresh seeds, at least twice, and not all of these trainings failed."""
+        fresh = self.fresh_runs
+        return len(fresh) >= MIN_FRESH_RUNS and not all(run.outcome.is_failed for run in fresh)
+
+    @property
+    def judged_runs(self) -> tuple[SeedRun, ...]:
+        """The seed runs to judge it by: the fresh ones once it is confirmed, else all there are."""
+        return self.fresh_runs if self.is_confirmed else self.seed_runs
+
+    @property
     def stability(self) -> float | None:
         """S of the worst seed run, or None while there is none."""
-        return min((run.score.stability for run in self.seed_runs), default=None)
+        return min((run.score.stability for run in self.judged_runs), default=None)

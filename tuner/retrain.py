@@ -15,7 +15,7 @@ from tuner.export import finite, package_versions, write_bundle
 from tuner.inference import evaluate
 from tuner.records import DatasetRecord
 from tuner.search import setup, spaces
-from tuner.search.worker import hyperparameters_of, judgement_of, prepared_data, training_data
+from tuner.search.context import hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.store import RunFolder
 from tuner.training import seedrun
 from tuner.training.seedrun import Training
@@ -122,6 +122,8 @@ def _export(
         validation=finite(training.run.metrics),
         test=test,
         stability=training.run.score.stability,
+        fresh_errors=(),
+        num_fresh_failed=0,
     )
     write_bundle(output, again, model=training.model, prepared=prepared, space_file=base / "space.py")
     return test

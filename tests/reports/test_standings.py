@@ -82,7 +82,7 @@ def test_spread_over_seeds_is_their_standard_deviation() -> None:
     spread = standings.metric_spread(trial, synthetic.dataset())
     assert spread is not None
     assert spread[0] == pytest.approx(0.1)
-    assert "3 seed runs" in spread[1]
+    assert "3 fresh seeds" in spread[1]
 
 
 def test_no_spread_where_none_is_known() -> None:

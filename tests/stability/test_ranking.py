@@ -36,10 +36,15 @@ def test_there_is_no_best_among_failed_trials():
     assert best_trial([]) is None
 
 
-@pytest.mark.parametrize(("objectives", "expected"), [([3.0], 0), ([3.0, 1.0], 1), ([3.0, 1.0, 2.0], 2)])
+@pytest.mark.parametrize(("objectives", "expected"), [([3.0], 0), ([3.0, 1.0], 1), ([9.0, 3.0, 1.0, 2.0], 3)])
 def test_median_seed_run_stands_for_the_trial(objectives, expected):
     runs = [seed_run(index, value) for index, value in enumerate(objectives)]
     assert median_seed_run(trial(0, runs=runs)).seed_index == expected
+
+
+def test_median_of_a_confirmed_trial_leaves_out_the_run_that_the_search_chose_by():
+    runs = [seed_run(index, value) for index, value in enumerate([0.0, 2.0, 1.0, 3.0])]
+    assert median_seed_run(trial(0, runs=runs)).seed_index == 1
 
 
 def test_trial_without_seed_runs_has_no_median():

@@ -181,16 +181,15 @@ def choose_folder(config: SearchConfig, *, runs_dir: Path = RUNS_DIR) -> tuple[P
     Returns:
         The path, and whether it is a run to go on with.
     """
-    from tuner.search.study import load_trials
-    from tuner.stability.ranking import rank
+    from tuner.search.plan import is_finished
 
     candidates = sorted(runs_dir.glob("*/config.yaml"), key=lambda file: file.stat().st_mtime, reverse=True)
     for file in candidates:
         folder = RunFolder(file.parent)
         try:
-            if _differences(folder.load_config(), config, ignore=("force", "time_limit")):
+            if _differences(folder.load_config(), config, ignore=("force", "time_limit", "confirm")):
                 continue
-            if len(rank(load_trials(folder))) < config.trials:
+            if not is_finished(folder, config):
                 return folder.root, True
         except TunerError:
             continue

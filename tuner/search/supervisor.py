@@ -54,12 +54,13 @@ def _error_file(folder: RunFolder) -> Path:
     return folder.logs_dir / "worker-0.error.json"
 
 
-def run_worker(folder: RunFolder, *, deadline: float | None = None) -> None:
+def run_worker(folder: RunFolder, *, deadline: float | None = None, only_confirm: bool = False) -> None:
     """Work on the trials of a run until its budget is used up. This is the process that imports Keras.
 
     Args:
         folder: A run that is set up.
         deadline: Unix time in seconds after which no trial is started and the running one is put back.
+        only_confirm: Carry out the planned confirmation and nothing else.
 
     Raises:
         TunerError: The space or the storage is at fault; also written down for the supervisor.
@@ -69,36 +70,46 @@ def run_worker(folder: RunFolder, *, deadline: float | None = None) -> None:
         with package_faults(), storage_faults(folder):
             from tuner.search.worker import work
 
-            work(folder, deadline=deadline)
+            work(folder, deadline=deadline, only_confirm=only_confirm)
     except TunerError as error:
         write_json(_error_file(folder), {"type": type(error).__name__, "message": str(error)})
         raise
 
 
-def supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[], None]) -> None:
+def supervise(
+    folder: RunFolder, *, deadline: float | None = None, on_tick: Callable[[], None], only_confirm: bool = False
+) -> None:
     """Run a worker to the end of the search; restart it when it dies.
 
     Args:
         folder: A run that is set up, held by this process.
         deadline: Passed on to the worker.
         on_tick: Called about once a second.
+        only_confirm: Passed on to the worker.
 
     Raises:
         TunerError: The one that the worker reported.
         EnvironmentFault: Workers die again and again.
     """
     with storage_faults(folder):
-        _supervise(folder, deadline=deadline, on_tick=on_tick)
+        _supervise(folder, _command(folder, deadline, only_confirm), on_tick)
 
 
-def _supervise(folder: RunFolder, *, deadline: float | None, on_tick: Callable[[], None]) -> None:
+def _command(folder: RunFolder, deadline: float | None, only_confirm: bool) -> list[str]:
+    command = [sys.executable, "-m", "tuner", "worker"]
+    command += ["--until", repr(deadline)] if deadline is not None else []
+    command += ["--only-confirm"] if only_confirm else []
+    return [*command, "--", str(folder.root)]
+
+
+def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None]) -> None:
     study = Study(folder)
     study.give_back(crashed=False)
     deaths = 0
     while True:
         _error_file(folder).unlink(missing_ok=True)
         finished_before = study.num_finished()
-        with _worker(folder, deadline) as process:
+        with _worker(folder, command) as process:
             returncode = _watch(process, on_tick)
         on_tick()
         if returncode == 0:
@@ -129,11 +140,8 @@ def _watch(process: subprocess.Popen[bytes], on_tick: Callable[[], None]) -> int
 
 
 @contextlib.contextmanager
-def _worker(folder: RunFolder, deadline: float | None) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(folder: RunFolder, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
     """A running worker process; ended, and its trial put back, if the block is left early (Ctrl-C included)."""
-    command = [sys.executable, "-m", "tuner", "worker"]
-    command += ["--until", repr(deadline)] if deadline is not None else []
-    command += ["--", str(folder.root)]
     environment = os.environ | {
         "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
         "PYTHONUNBUFFERED": "1",

@@ -215,7 +215,11 @@ class StabilityTuner(keras_tuner.Tuner):
         if training.model is not None and run.trial in keep:
             save_model(training.model, self.run_folder.model_file(run.trial, run.seed_index))
         self.run_folder.save_seed_run(run, training.trace)
-        self.run_folder.keep_models({(number, 0) for number in keep})
+        fresh = self.run_folder.trials_dir.glob("*/seed_[1-9]*/model.keras")
+        self.run_folder.keep_models(
+            {(number, 0) for number in keep}
+            | {(int(file.parts[-3]), int(file.parts[-2].removeprefix("seed_"))) for file in fresh}
+        )
 
     def _check_failures(self, training: Training) -> None:
         """End the search when trial after trial fails with an exception."""

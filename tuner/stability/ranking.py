@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 
-from tuner.records import FINISHED_OUTCOMES, SeedRun, TrialRecord
+from tuner.records import FINISHED_OUTCOMES, MIN_FRESH_RUNS, Outcome, SeedRun, TrialRecord
 
-__all__ = ["STABLE", "best_trial", "median_seed_run", "rank"]
+__all__ = ["STABLE", "best_trial", "finalists", "median_seed_run", "rank"]
 
 # A configuration is called stable from this score on. Source: convention; I <= 0.22, "22 % above its best all along".
 STABLE = 0.8
 
 
 def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Finished trials, best first: failed ones last, then by objective, then by number.
+    """Finished trials, best first: those confirmed on fresh seeds, then the others by objective, failed ones last.
+
+    Confirmed trials are ordered by the share of fresh trainings that failed, then by mean error plus one standard
+    deviation of the others.
 
     Args:
         trials: In any order; unfinished ones are left out.
@@ -23,23 +27,49 @@ def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return sorted(finished, key=_order)
 
 
+def finalists(trials: Iterable[TrialRecord], count: int) -> list[TrialRecord]:
+    """The best trials by the objective of the search alone, of those that learned: what a confirmation trains again.
+
+    Args:
+        trials: In any order.
+        count: At most this many.
+    """
+    usable = [trial for trial in trials if trial.outcome is Outcome.COMPLETED]
+    return sorted(usable, key=lambda trial: (_objective(trial), trial.number))[:count]
+
+
 def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The best trial that did not fail, or None."""
-    ranked = rank(trials)
-    return ranked[0] if ranked and not ranked[0].outcome.is_failed else None
+    usable = [trial for trial in rank(trials) if not trial.outcome.is_failed]
+    return usable[0] if usable else None
 
 
 def median_seed_run(trial: TrialRecord) -> SeedRun:
-    """The seed run whose weights stand for the trial: the (lower) median by objective.
+    """The seed run whose weights stand for the trial: the (lower) median by objective, failed ones left out.
 
     Raises:
-        ValueError: The trial has no seed run.
+        ValueError: The trial has no seed run that did not fail.
     """
-    runs = sorted(trial.seed_runs, key=lambda run: (run.objective, run.seed_index))
+    usable = [run for run in trial.judged_runs if not run.outcome.is_failed]
+    runs = sorted(usable, key=lambda run: (run.objective, run.seed_index))
     if not runs:
         raise ValueError(f"trial {trial.number} has no finished seed run")
     return runs[(len(runs) - 1) // 2]
 
 
-def _order(trial: TrialRecord) -> tuple[bool, float, int]:
-    return (trial.outcome.is_failed, math.inf if trial.objective is None else trial.objective, trial.number)
+def _order(trial: TrialRecord) -> tuple[int, float, float, int]:
+    if trial.is_confirmed:
+        failed = sum(run.outcome.is_failed for run in trial.fresh_runs) / len(trial.fresh_runs)
+        return (0, failed, _pessimistic_error(trial), trial.number)
+    is_refuted = len(trial.fresh_runs) >= MIN_FRESH_RUNS
+    return (2 if trial.outcome.is_failed or is_refuted else 1, 0.0, _objective(trial), trial.number)
+
+
+def _objective(trial: TrialRecord) -> float:
+    return math.inf if trial.objective is None else trial.objective
+
+
+def _pessimistic_error(trial: TrialRecord) -> float:
+    """Mean error of the fresh trainings plus one standard deviation; one alone has no spread."""
+    errors = [run.error for run in trial.fresh_runs if run.error is not None]
+    return statistics.fmean(errors) + (statistics.stdev(errors) if len(errors) > 1 else 0.0)

@@ -1,0 +1,142 @@
+"""Confirmation on fresh seeds: planned, carried out, resumed, ranked, exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+
+import pytest
+
+from tuner.export import export_bundle
+from tuner.records import ConfirmPlan, Outcome, SeedRun, TrialRecord
+from tuner.search.plan import is_finished, pending, plan_confirmation
+from tuner.search.study import load_trials
+from tuner.search.worker import work
+from tuner.stability.ranking import best_trial, finalists, median_seed_run, rank
+from tuner.stability.score import failed_score
+from tuner.store import RunFolder
+
+
+def seed_run(index, error, *, trial=0, stability=0.9):
+    score = dataclasses.replace(failed_score(0.5), stability=stability)
+    outcome = Outcome.DIVERGED if error is None else Outcome.COMPLETED
+    objective = 9.0 if error is None else error
+    return SeedRun(trial, index, 0, outcome, objective, error, score, {"val_loss": 1.0}, 1, 1, 1, 1.0)
+
+
+def trial(number, errors, *, objective=None, outcome=Outcome.COMPLETED):
+    runs = tuple(seed_run(index, error, trial=number) for index, error in enumerate(errors))
+    return TrialRecord(number, outcome, {}, errors[0] if objective is None else objective, runs)
+
+
+def test_confirmed_trials_lead_by_mean_plus_deviation_of_the_fresh_seeds_alone():
+    lucky = trial(0, [0.01, 0.30, 0.32])
+    steady = trial(1, [0.20, 0.21, 0.21])
+    wild = trial(2, [0.10, 0.05, 0.45])
+    never = trial(3, [0.001])
+    assert [each.number for each in rank([lucky, steady, wild, never])] == [1, 0, 2, 3]
+
+
+def test_a_trial_that_fails_on_a_fresh_seed_comes_after_those_that_do_not():
+    fragile = trial(0, [0.1, 0.1, None, 0.1])
+    solid = trial(1, [0.3, 0.3, 0.3, 0.3])
+    assert best_trial([fragile, solid]).number == 1
+
+
+def test_a_trial_that_fails_on_every_fresh_seed_is_refuted():
+    refuted, plain = trial(0, [0.01, None, None]), trial(1, [0.5])
+    assert not refuted.is_confirmed
+    assert [each.number for each in rank([refuted, plain])] == [1, 0]
+
+
+def test_one_fresh_seed_confirms_nothing():
+    assert not trial(0, [0.1, 0.1]).is_confirmed
+    assert trial(0, [0.1, 0.1, 0.1]).is_confirmed
+
+
+def test_stability_of_a_confirmed_trial_is_its_worst_fresh_seed():
+    runs = tuple(seed_run(index, 0.1, stability=value) for index, value in enumerate([0.1, 0.9, 0.7]))
+    assert TrialRecord(0, Outcome.COMPLETED, {}, 0.1, runs).stability == 0.7
+
+
+def test_weights_are_those_of_the_median_fresh_run_that_did_not_fail():
+    assert median_seed_run(trial(0, [0.0, 0.5, None, 0.3, 0.4])).seed_index == 4
+
+
+def test_finalists_are_chosen_by_the_objective_of_the_search_among_those_that_learned():
+    trials = [
+        trial(0, [0.4]),
+        trial(1, [0.1], outcome=Outcome.NOT_LEARNING),
+        trial(2, [0.2]),
+        trial(3, [None], outcome=Outcome.DIVERGED),
+        trial(4, [0.3]),
+    ]
+    assert [each.number for each in finalists(trials, 2)] == [2, 4]
+
+
+def test_pending_goes_seed_by_seed_and_leaves_out_what_is_done():
+    trials = [trial(0, [0.1, 0.1]), trial(1, [0.2])]
+    plan = ConfirmPlan((1, 0), 2)
+    assert [(each.number, index) for each, index in pending(plan, trials)] == [(1, 1), (1, 2), (0, 2)]
+
+
+def test_nothing_to_confirm_stores_no_plan(tmp_path):
+    folder = RunFolder(tmp_path)
+    assert plan_confirmation(folder, top=3) is None
+    assert folder.load_confirm_plan() is None
+
+
+@pytest.mark.slow
+def test_finished_run_is_confirmed_resumed_and_exported(finished_copy, tmp_path):
+    folder = RunFolder.open(finished_copy)
+    folder.confirm_file.unlink(missing_ok=True)
+    for old in folder.trials_dir.glob("*/seed_[1-9]*/record.json"):
+        old.unlink()
+    plan = plan_confirmation(folder, top=1, seeds=2)
+    number = plan.finalists[0]
+    work(folder, only_confirm=True)
+    confirmed = next(each for each in load_trials(folder) if each.number == number)
+    assert [run.seed_index for run in confirmed.seed_runs] == [0, 1, 2]
+    assert len({run.seed for run in confirmed.seed_runs}) == 3
+    assert confirmed.is_confirmed
+
+    # Interrupted after the first fresh seed: only the other is trained again, with the same result.
+    record = folder.seed_run_dir(number, 2) / "record.json"
+    before, first = record.read_bytes(), (folder.seed_run_dir(number, 1) / "record.json").stat().st_mtime_ns
+    record.unlink()
+    work(folder, only_confirm=True)
+    assert json.loads(record.read_bytes())["objective"] == pytest.approx(json.loads(before)["objective"], rel=1e-4)
+    assert (folder.seed_run_dir(number, 1) / "record.json").stat().st_mtime_ns == first
+
+    lines = export_bundle(folder, tmp_path / "bundle")
+    assert "not confirmed" not in lines[0]
+    card = (tmp_path / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "Confirmed on 2 fresh seeds" in card
+
+
+def test_a_search_ends_with_its_confirmation(finished_search, finished_run):
+    folder = RunFolder.open(finished_run)
+    plan = folder.load_confirm_plan()
+    trials = load_trials(folder)
+    assert pending(plan, trials) == []
+    assert is_finished(folder, folder.load_config())
+    best = json.loads(finished_search.stdout)["best"]
+    assert best["confirmed"] is True
+    assert best["fresh"]["seeds"] == plan.seeds
+    assert best["trial"] == rank(trials)[0].number
+
+
+def test_confirm_of_a_run_without_a_finished_trial_is_one_clear_error(finished_copy):
+    (finished_copy / "study.db").unlink()
+    found = subprocess.run(
+        [sys.executable, "-m", "tuner", "confirm", str(finished_copy)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert "has no finished trial to confirm" in found.stderr
+    assert "Traceback" not in found.stderr

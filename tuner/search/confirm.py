@@ -1,0 +1,52 @@
+"""Confirmation: the finalists of a search trained again on fresh seeds. What it chose by, the search cannot prove."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tuner.records import TrialRecord
+from tuner.search.context import hyperparameters_of, judgement_of, training_data
+from tuner.search.plan import pending
+from tuner.search.seeds import derive_seed
+from tuner.search.study import load_trials
+from tuner.search.tuner import save_model
+from tuner.store import RunFolder
+from tuner.training import seedrun
+
+__all__ = ["confirm"]
+
+
+def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool]) -> None:
+    """Train what of the folder's plan has not been trained yet; stopped and started again, it goes on.
+
+    Args:
+        folder: A run; without a plan nothing is done.
+        hypermodel: Builds its models.
+        is_late: Whether the time limit has passed; asked before each training.
+    """
+    plan = folder.load_confirm_plan()
+    if plan is None:
+        return
+    for trial, seed_index in pending(plan, load_trials(folder)):
+        if is_late():
+            return
+        _train(folder, hypermodel, trial, seed_index)
+
+
+def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: int) -> None:
+    config = folder.load_config()
+    training = seedrun.train(
+        hypermodel,
+        hyperparameters_of(trial.hyperparameters),
+        data=training_data(folder, folder.load_dataset(), trial.hyperparameters),
+        judgement=judgement_of(folder),
+        epochs=config.epochs,
+        seed=derive_seed(config.seed, trial.number, seed_index),
+        trial=trial.number,
+        seed_index=seed_index,
+    )
+    if training.model is not None:
+        save_model(training.model, folder.model_file(trial.number, seed_index))
+    folder.save_seed_run(training.run, training.trace)
+    seedrun.release_memory()

@@ -1,0 +1,95 @@
+"""What every training of a run needs: its search space, its arrays, and what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import keras_tuner
+import numpy as np
+
+from tuner.data import cache, pipelines
+from tuner.data.cache import Prepared
+from tuner.data.pipelines import Choice
+from tuner.records import DatasetRecord, HyperparameterValue
+from tuner.search import spaces
+from tuner.stability.judgement import Judgement
+from tuner.store import RunFolder
+from tuner.training.seedrun import TrainingData
+
+__all__ = [
+    "discover_space",
+    "hyperparameters_of",
+    "judgement_of",
+    "prepared_data",
+    "preprocessing_choices",
+    "training_data",
+]
+
+
+def judgement_of(folder: RunFolder) -> Judgement:
+    """What the trials of a run are held against."""
+    config, dataset = folder.load_config(), folder.load_dataset()
+    return Judgement(
+        metric=dataset.metric,
+        chance_loss=dataset.chance_loss,
+        chance_error=dataset.chance_error,
+        num_validation=dataset.num_validation,
+        objective=config.objective,
+        stability_weight=config.stability_weight,
+        num_classes=dataset.spec.num_classes,
+    )
+
+
+def discover_space(folder: RunFolder) -> tuple[keras_tuner.HyperModel, keras_tuner.HyperParameters]:
+    """The model builder of a run and its search space, the user's ranges applied.
+
+    Raises:
+        SpaceError: It cannot be found, loaded or built.
+        ConfigError: A range does not fit it.
+    """
+    config, dataset = folder.load_config(), folder.load_dataset()
+    hypermodel = spaces.load(
+        config.space, dataset.spec, num_train=dataset.num_train, epochs=config.epochs, base_dir=Path.cwd()
+    )
+    space = spaces.discover(hypermodel, preprocessing_choices(dataset))
+    space = spaces.apply_ranges(space, ranges=config.range, fixed=config.fix)
+    # One build with the user's values: what cannot be built is said before the first trial.
+    spaces.build_model(hypermodel, space.copy())
+    return hypermodel, space
+
+
+def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:
+    """The hyperparameters of the preprocessing that make sense for a dataset."""
+    counts = [count for count in dataset.class_counts if count]
+    imbalance = max(counts) / min(counts) if counts else 1.0
+    return pipelines.choices(dataset.spec, has_missing=dataset.num_features_missing > 0, imbalance=imbalance)
+
+
+def hyperparameters_of(values: dict[str, HyperparameterValue]) -> keras_tuner.HyperParameters:
+    """Recorded values as `build(hp)` takes them: what it asks for gets the recorded value."""
+    hp = keras_tuner.HyperParameters()
+    hp.values = dict(values)
+    return hp
+
+
+def prepared_data(
+    folder: RunFolder, dataset: DatasetRecord, hyperparameters: dict[str, HyperparameterValue]
+) -> Prepared:
+    """The data through the pipeline that a configuration's preprocessing values describe."""
+    return cache.prepared(folder.data_dir, dataset.spec, {name: str(value) for name, value in hyperparameters.items()})
+
+
+def training_data(
+    folder: RunFolder, dataset: DatasetRecord, hyperparameters: dict[str, HyperparameterValue]
+) -> TrainingData:
+    """The arrays, and the weights of the classes, for one configuration."""
+    prepared = prepared_data(folder, dataset, hyperparameters)
+    weighted = hyperparameters.get("balance") == "class_weights"
+    return TrainingData(
+        x=prepared.train.x,
+        y=prepared.train.y,
+        x_validation=prepared.validation.x,
+        y_validation=prepared.validation.y,
+        class_weight=pipelines.class_weights(np.asarray(prepared.train.y)) if weighted else None,
+    )
