@@ -264,7 +264,7 @@ def test_a_dataset_record_reads_back_the_same(folder: RunFolder) -> None:
     assert folder.load_dataset() == DATASET
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     objective=st.floats(allow_nan=False),
     message=st.text(),
