@@ -85,9 +85,7 @@ def to_number(cell: str) -> float | str | None:
 def _cells(text: str, name: str) -> tuple[list[str], list[list[str]]]:
     """Header and rows as cells."""
     lines = text.splitlines()
-    start = next(
-        (number for number, line in enumerate(lines) if line.strip(" \t,;") and not line.startswith("#")), None
-    )
+    start = next((number for number, line in enumerate(lines) if line.strip() and not line.startswith("#")), None)
     if start is None:
         raise DataError(f"{name!r} is empty. A log has a header and a row for each epoch.")
     delimiter = max(DELIMITERS, key=lines[start].count)
@@ -97,7 +95,7 @@ def _cells(text: str, name: str) -> tuple[list[str], list[list[str]]]:
         raise DataError(
             f"{name!r} cannot be read as a table: {error}. Expected a file as Keras' CSVLogger writes it."
         ) from error
-    header = [cell.strip() for cell in table[0]]
+    header = [cell.strip() for cell in table[0]] if table else [""]
     is_one_other = len(header) < 2 and "loss" not in header[0].lower()
     if is_one_other or all(isinstance(to_number(cell), float) for cell in header):
         raise DataError(

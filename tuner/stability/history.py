@@ -29,6 +29,8 @@ MAX_FILLED_FRAC = 0.25
 # Names shown in a message. Source: convention.
 MAX_LISTED = 12
 
+# A loss beyond this is as good as infinite. Source: convention; ratios and ranges of losses stay finite.
+MAX_LOSS = 1e100
 # An accuracy that never gets beyond this multiple of its lowest value has not risen. Source: convention.
 FLAT_ACCURACY_FACTOR = 1.5
 # A first loss beyond this multiple of the loss of guessing is an explosion, no chance level. Source: convention; with
@@ -198,7 +200,7 @@ def _parts(history: History, rows: np.ndarray, loss_name: str, notes: list[str])
         parts[-1].append(row)
     if num_replaced:
         notes.append(
-            f"The training was resumed: {_times(num_replaced, 'epoch')} was written again; the later row counts."
+            f"The training was resumed; of {_times(num_replaced, 'epoch')} written again the later row counts."
         )
     losses = [history.columns[loss_name].values[part] for part in parts]
     if len(parts) > 1 and all(len(part) < MIN_PART_EPOCHS for part in parts) and _is_one_training(losses):
@@ -228,7 +230,7 @@ def _without_copies(history: History, rows: np.ndarray, notes: list[str]) -> np.
         values = column.values[rows]
         is_copy &= (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
     if is_copy.any():
-        notes.append(f"{_times(int(is_copy.sum()), 'row')} written twice counts once.")
+        notes.append(f"Of {_times(int(is_copy.sum()), 'row')} written twice one counts.")
     return rows[np.concatenate(([True], ~is_copy))]
 
 
@@ -253,7 +255,7 @@ def _note_gaps(epochs: np.ndarray, notes: list[str]) -> None:
     elif missing:
         gap = int(np.argmax(np.diff(epochs) > 1))
         notes.append(
-            f"{_times(missing, 'epoch')} missing, the first after epoch {epochs[gap]} of the log; "
+            f"Epochs are missing ({missing:,}), the first after epoch {epochs[gap]} of the log; "
             "epochs are counted by the rows that are there."
         )
 
@@ -269,7 +271,7 @@ def _chance_losses(losses: Sequence[FloatArray]) -> list[float]:
         if number and _continues(losses[number - 1], values) and chances[-1] > values[0]:
             chances.append(chances[-1])
         else:
-            finite = values[np.isfinite(values)]
+            finite = values[np.abs(values) <= MAX_LOSS]
             chances.append(float(finite[0]) if finite.size else math.nan)
     return chances
 
@@ -300,8 +302,8 @@ def _log(history: History, rows: np.ndarray, chance: float, names: tuple[str, st
     loss_name, val_name = names
     notes = [*history.notes]
     columns = {name: column.at(rows) for name, column in history.columns.items()}
-    train = columns[loss_name].values
-    validation = np.empty(0) if val_name is None else _filled(columns[val_name], notes)
+    train = _bounded(columns[loss_name].values)
+    validation = np.empty(0) if val_name is None else _bounded(_filled(columns[val_name], notes))
     offset = _offset(train, validation)
     if offset:
         notes.append(
@@ -336,6 +338,11 @@ def _log(history: History, rows: np.ndarray, chance: float, names: tuple[str, st
         metrics={name.removeprefix("val_"): columns[name].values for name in others if name.startswith("val_")},
     )
     return ForeignLog(history.name, trace, tuple(notes), others, offset)
+
+
+def _bounded(losses: FloatArray) -> FloatArray:
+    """The losses, infinite where they are too large to be calculated with."""
+    return np.where(np.abs(losses) > MAX_LOSS, np.copysign(np.inf, losses), losses)
 
 
 def _filled(column: Column, notes: list[str]) -> FloatArray:

@@ -117,7 +117,7 @@ def _number(item: Any) -> float | str | None:
     try:
         return float(item)
     except OverflowError:
-        return math.copysign(math.inf, item)
+        return math.inf if item > 0 else -math.inf
 
 
 def _placed(key: str, values: list[float | None], num_rows: int, notes: list[str]) -> Column:
