@@ -28,7 +28,7 @@ from tuner.store import RunFolder
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "cli.md"
-COMMANDS = ["search", "audit", "status", "report", "export", "predict", "train", "spaces", "worker"]
+COMMANDS = ["search", "audit", "status", "confirm", "report", "export", "predict", "train", "spaces", "worker"]
 
 
 class Ended(NamedTuple):
@@ -556,7 +556,7 @@ def test_a_search_without_tensorflow_is_a_fault_of_the_environment(tmp_path: Pat
 def test_mistakes_that_only_the_worker_sees(tmp_path: Path) -> None:
     space = tmp_path / "space.py"
     space.write_text("def build(hp):\n    hp.Int('units', 1, 9)\n    raise ValueError('my own bug')\n")
-    common = ("--trials", 1, "--epochs", 1, "-q", "--run", tmp_path / "run")
+    common = ("--trials", 1, "--epochs", 1, "--confirm", 0, "-q", "--run", tmp_path / "run")
     ended = process("search", *common, "--range", "leaning_rate=1e-4:1e-3")
     assert_one_error(ended, 2, r"'leaning_rate'.*Did you mean 'learning_rate'")
     # The same folder, with the mistake mended into another one.
@@ -565,7 +565,7 @@ def test_mistakes_that_only_the_worker_sees(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_search_that_finds_nothing_stable_ends_with_1(tmp_path: Path) -> None:
-    common = ("--trials", 1, "--epochs", 1, "-q", "--json", "--run", tmp_path / "run")
+    common = ("--trials", 1, "--epochs", 1, "--confirm", 0, "-q", "--json", "--run", tmp_path / "run")
     space = tmp_path / "space.py"
     space.write_text(DIVERGING)
     ended = process("search", *common, "--space", f"{space}:build")
