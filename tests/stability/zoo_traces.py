@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -293,6 +292,13 @@ def over_fitted(seed: int, *, epochs: int, growth: float) -> Trace:
     return b.trace(loss, validation=validation * np.exp(b.rng.normal(0, 0.01, epochs)))
 
 
+def worsening(seed: int) -> Trace:
+    b = base(seed, epochs=14)
+    worse = 1 + 0.08 * np.maximum(0, np.arange(b.count) / b.steps - 6)
+    loss = np.maximum(b.loss, 0.3) * worse
+    return b.trace(loss, validation=epoch_means(loss, b.steps) * 1.1)
+
+
 def memorised(seed: int) -> Trace:
     b = base(seed, speed=5.0)
     validation = 1.0 + 0.8 * np.arange(b.epochs) / b.epochs
@@ -341,14 +347,6 @@ def hot(seed: int) -> Trace:
     return dataclasses.replace(
         spikes(seed, number=3, leading_gradient=True), channels={"update_ratio": np.full(10, -0.7)}
     )
-
-
-def relative(trace: Trace) -> Floats:
-    """Losses of the epochs as shares of chance."""
-    return np.asarray(trace.train_loss / trace.chance_loss)
-
-
-LOG_CHANCE = math.log(2.3)
 
 
 def faults() -> tuple[Fault, ...]:
@@ -421,6 +419,7 @@ def faults() -> tuple[Fault, ...]:
             lambda seed: over_fitted(seed, epochs=14, growth=1.06),
             stops="over_fitting",
         ),
+        Fault("getting worse", "getting_worse", ("learning_rate_too_high",), worsening),
         Fault(
             "wrong labels",
             "validation_never_learns",

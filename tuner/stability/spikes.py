@@ -42,8 +42,9 @@ DIVERGENCE_RISE_NATS = math.log(2)
 DIVERGENCE_ERRORS = 4.0
 # A loss below this share of the chance loss has not diverged, whatever its best was. Source: convention.
 DIVERGENCE_LEVEL_FRAC = 0.1
-# At this share of the chance loss all learning is lost, even after a scheduled rise of the rate. Source: the score.
-COLLAPSE_FRAC = 0.98
+# Back at this share of the chance loss, after a best this far below, all learning is lost, even after a scheduled rise
+# of the rate. Source: the score (0.98); convention (a best at 0.78 or less).
+COLLAPSE_FRAC, COLLAPSE_RISE_NATS = 0.98, math.log(1.25)
 # Without single steps, the median of this many epochs is looked at. Source: convention; one epoch is no trend.
 DIVERGENCE_EPOCHS = 3
 # A loss that fell by this in an epoch is on its way back. Source: convention.
@@ -311,7 +312,7 @@ def _stretch(level: FloatArray, error: FloatArray, *, hold: int, first: int, sig
     is_above = (rise - DIVERGENCE_ERRORS * error > DIVERGENCE_RISE_NATS) & (level > math.log(DIVERGENCE_LEVEL_FRAC))
     # A scheduled rise of the rate may cost something, but not everything.
     overall = np.concatenate(([0.0], level[1:] - np.minimum.accumulate(level)[:-1]))
-    is_lost = (overall - DIVERGENCE_ERRORS * error > DIVERGENCE_RISE_NATS) & (level >= math.log(COLLAPSE_FRAC))
+    is_lost = (overall - DIVERGENCE_ERRORS * error > COLLAPSE_RISE_NATS) & (level >= math.log(COLLAPSE_FRAC))
     rise = np.maximum(rise, overall * is_lost)
     stretches = _stretches(is_above | is_lost)
     if not stretches:

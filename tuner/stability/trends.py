@@ -147,7 +147,7 @@ def over_fitting(signals: Signals) -> tuple[Finding, ...]:
     """Validation loss rises while the training loss falls."""
     found = find_over_fitting(signals)
     if found is None or found.is_train_falling is False:
-        return ()
+        return _getting_worse(found)
     is_small = found.rise_frac < OVER_FITTING_LEVEL_FRAC
     severity = graded(found.rise_nats, start=OVER_FITTING_RISE_NATS, end=math.log(2), low=0.35, high=0.8)
     told = "while the training loss fell" if found.is_train_falling else "(no training loss was recorded)"
@@ -165,6 +165,23 @@ def over_fitting(signals: Signals) -> tuple[Finding, ...]:
                 "num_epochs": found.num_epochs,
             },
             examples=(f"epoch {found.best_epoch + 1}",),
+        ),
+    )
+
+
+def _getting_worse(found: OverFitting | None) -> tuple[Finding, ...]:
+    """The same rise of the validation loss, but the training loss rose with it: no over-fitting, an unstable end."""
+    if found is None or found.rise_frac < OVER_FITTING_LEVEL_FRAC:
+        return ()
+    return (
+        symptom(
+            "getting_worse",
+            f"Training and validation loss were best in epoch {found.best_epoch + 1} and have been higher since, now by "
+            f"{math.expm1(found.rise_nats):.0%}.",
+            where=f"epoch {found.best_epoch + 1}",
+            severity=graded(found.rise_nats, start=OVER_FITTING_RISE_NATS, end=math.log(2), low=0.35, high=0.8),
+            confidence=0.8,
+            evidence={"best_epoch": found.best_epoch, "rise_frac": math.expm1(found.rise_nats)},
         ),
     )
 

@@ -1,0 +1,238 @@
+"""From symptoms to causes and remedies.
+
+Correlation is not a cause: a diagnosis weighs what speaks for and against each cause, says so, and never claims more
+than its evidence. Every piece of evidence is a named fact of a strength in [0, 1]; `tuner.stability.causes` holds the
+weights. The confidence of a cause is a noisy-or:
+
+    symptoms  = 1 - product of (1 - weight * strength) over its symptoms
+    support   = the same over its supporting facts, times min(1, symptoms / 0.25): alone they say nothing
+    confident = (1 - (1 - symptoms) * (1 - support)) * product of (1 - weight * strength) over what speaks against it
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+
+from tuner.records import Finding, HyperparameterValue, Remedy, Trace
+from tuner.stability.causes import CAUSES, FACT_WORDS, Cause
+from tuner.stability.remedies import parse_change
+from tuner.stability.score import first_failure
+from tuner.stability.detectors import ALARM_SEVERITY
+from tuner.stability.signals import MIN_STEPS, Signals, read_signals
+from tuner.stability.symptoms import graded
+
+__all__ = ["diagnose"]
+
+# Causes below this confidence are not told. Source: convention; what nothing but one weak symptom speaks for.
+TOLD_CONFIDENCE = 0.15
+# Symptoms as strong as this let supporting facts count in full. Source: convention.
+GATE = 0.25
+# Usual rates: (no longer low from here, high from here). Source: Keras' defaults (adam, rmsprop 1e-3, sgd 1e-2) times
+# and over ten; a decade beyond is full strength.
+USUAL_RATES = {"sgd": (1e-3, 1e-1)}
+USUAL_RATE = (1e-4, 1e-2)
+# Strength of regularisation: (starts to count, full). Source: convention; the upper half of our own spaces' ranges.
+STRONG_REGULARISATION = {"l1": (1e-4, 1e-3), "l2": (1e-3, 1e-2), "dropout": (0.4, 0.7)}
+# Blocks or layers of a deep network. Source: convention; from there on plain stacks without shortcuts get worse (He et
+# al. 2016, figure 1: 20 against 56 layers).
+DEEP_BLOCKS = (6.0, 12.0)
+# Samples of a small batch: full strength, none. Source: convention.
+SMALL_BATCH = (8.0, 32.0)
+# The loss had risen by this factor in the steps before it was lost: it ran away. Source: the divergence rule (x2).
+RUNAWAY_NATS, RUNAWAY_STEPS = math.log(2), 3
+# Validation loss below the training loss by this factor in every epoch. Source: convention; dropout makes 0.8 to 0.9.
+VALIDATION_BETTER_FACTOR = 0.6
+# A median noise below this is smooth, in nats. Source: convention.
+SMOOTH_NATS = 0.15
+
+
+def diagnose(
+    findings: Sequence[Finding],
+    *,
+    trace: Trace,
+    hyperparameters: Mapping[str, HyperparameterValue] | None = None,
+    data_findings: Sequence[Finding] = (),
+    model_findings: Sequence[Finding] = (),
+) -> tuple[Finding, ...]:
+    """Name the causes of what the detectors found.
+
+    Args:
+        findings: Of `detect`; without any there is nothing to explain, and no cause.
+        trace: That they were found in.
+        hyperparameters: Of the training, by name; unknown names are ignored.
+        data_findings: Of the data audit.
+        model_findings: Of the static check of the model.
+
+    Returns:
+        Causes of faults first, then of what is good to know; each most likely first. Severity is that of the worst symptom that speaks for it, `evidence` holds what each
+        fact contributed (negative: against), remedies are the cheapest first.
+
+    Raises:
+        ValueError: The trace cannot be judged (see `detect`).
+    """
+    if not findings:
+        return ()
+    given = dict(hyperparameters or {})
+    facts = _facts(findings, trace, given, data_findings=data_findings, model_findings=model_findings)
+    severities = _severities(findings)
+    found = [told for cause in CAUSES if (told := _judged(cause, facts, severities, given)) is not None]
+    return tuple(sorted(found, key=lambda finding: (finding.severity <= ALARM_SEVERITY, -finding.confidence)))
+
+
+def _judged(
+    cause: Cause,
+    facts: Mapping[str, float],
+    severities: Mapping[str, float],
+    hyperparameters: Mapping[str, HyperparameterValue],
+) -> Finding | None:
+    symptoms = _noisy_or(cause.symptoms, facts)
+    support = _noisy_or(cause.support, facts) * min(1.0, symptoms / GATE)
+    confidence = (1 - (1 - symptoms) * (1 - support)) * (1 - _noisy_or(cause.against, facts))
+    present = [name for name in cause.symptoms if facts.get(name, 0.0) > 0]
+    if confidence < TOLD_CONFIDENCE or not present:
+        return None
+    supporting = [name for name in cause.support if facts.get(name, 0.0) > 0]
+    opposing = {name: -weight * facts[name] for name, weight in cause.against.items() if facts.get(name, 0.0) > 0}
+    present.sort(key=lambda name: -cause.symptoms[name] * facts[name])
+    told = "; ".join(FACT_WORDS.get(name, name.replace("_", " ")) for name in [*present, *supporting])
+    return Finding(
+        code=cause.code,
+        where="",
+        severity=max(severities.get(name, 0.0) for name in present),
+        confidence=round(confidence, 3),
+        evidence={name: round(cause.symptoms[name] * facts[name], 3) for name in present}
+        | {name: round(cause.support[name] * facts[name], 3) for name in supporting}
+        | {name: round(value, 3) for name, value in opposing.items()},
+        cause=f"{cause.sentence}: {told}.",
+        remedies=tuple(remedy for remedy in cause.remedies if _is_useful(remedy, hyperparameters)),
+    )
+
+
+def _noisy_or(weights: Mapping[str, float], facts: Mapping[str, float]) -> float:
+    return 1.0 - math.prod(1.0 - weight * facts.get(name, 0.0) for name, weight in weights.items())
+
+
+def _is_useful(remedy: Remedy, hyperparameters: Mapping[str, HyperparameterValue]) -> bool:
+    """Not what is set already, and no multiple of what this configuration does not have."""
+    change = parse_change(remedy.change)
+    if change is None or not hyperparameters:
+        return True
+    value = hyperparameters.get(remedy.parameter)
+    if change.kind == "set":
+        return value != change.value
+    return not (change.is_relative and value is None and remedy.parameter != "epochs") and value != 0
+
+
+def _facts(
+    findings: Sequence[Finding],
+    trace: Trace,
+    hyperparameters: Mapping[str, HyperparameterValue],
+    *,
+    data_findings: Iterable[Finding],
+    model_findings: Iterable[Finding],
+) -> dict[str, float]:
+    """Strength of every fact that holds."""
+    signals = read_signals(trace)
+    facts = {finding.code: finding.confidence for finding in findings}
+    facts |= {f"data:{finding.code}": finding.confidence for finding in data_findings}
+    facts |= {f"model:{finding.code}": finding.confidence for finding in model_findings}
+    for finding in findings:
+        facts |= _finer(finding)
+    if first_failure(trace) is not None and "nan" in facts:
+        facts["runaway" if _ran_away(signals) else "sudden_nan"] = 0.9
+    facts |= _trace_facts(signals) | _hyperparameter_facts(hyperparameters)
+    return {name: min(1.0, max(0.0, strength)) for name, strength in facts.items() if strength > 0}
+
+
+def _finer(finding: Finding) -> dict[str, float]:
+    """Facts that lie in the numbers of a finding."""
+    evidence, strength = finding.evidence, finding.confidence
+    match finding.code:
+        case "loss_spike":
+            return {"single_spike" if evidence.get("num_spikes", 1) < 2 else "recurring_spikes": strength}
+        case "gradient_spike" if evidence.get("num_before_loss_spike", 0) > 0:
+            return {"gradient_before_loss": strength}
+        case "divergence" if not evidence.get("is_finite", 1.0):
+            return {"nan": strength}
+        case "divergence" if not evidence.get("is_recovered", 0.0):
+            return {"unrecovered": strength}
+        case "divergence":
+            return {"single_spike": strength}
+    return {}
+
+
+# Facts that a finding stands behind under another name, for the severity of a cause.
+_FINDING_OF_FACT = {
+    "single_spike": ("loss_spike", "divergence"),
+    "recurring_spikes": ("loss_spike",),
+    "gradient_before_loss": ("gradient_spike",),
+    "nan": ("divergence",),
+    "sudden_nan": ("divergence",),
+    "runaway": ("divergence",),
+    "unrecovered": ("divergence",),
+}
+
+
+def _severities(findings: Iterable[Finding]) -> dict[str, float]:
+    by_code: dict[str, float] = {}
+    for finding in findings:
+        by_code[finding.code] = max(by_code.get(finding.code, 0.0), finding.severity)
+    renamed = {fact: max(by_code.get(code, 0.0) for code in codes) for fact, codes in _FINDING_OF_FACT.items()}
+    return by_code | renamed
+
+
+def _ran_away(signals: Signals) -> bool:
+    """Whether the loss had risen before it stopped being a number."""
+    steps = signals.steps
+    if len(steps) < MIN_STEPS:
+        losses = signals.train
+        return len(losses) >= 2 and float(losses[-1] - losses.min()) > RUNAWAY_NATS
+    before = signals.smooth[: -RUNAWAY_STEPS - 1]
+    return float(np.median(steps[-RUNAWAY_STEPS:]) - before[-signals.window :].min()) > RUNAWAY_NATS
+
+
+def _trace_facts(signals: Signals) -> dict[str, float]:
+    facts: dict[str, float] = {}
+    if len(signals.noise) and float(np.median(signals.noise)) < SMOOTH_NATS:
+        facts["smooth"] = 1.0
+    count = min(len(signals.train), len(signals.validation))
+    if count >= 3:
+        gap = signals.validation[:count] - signals.train[:count]
+        if float(gap.max()) < math.log(VALIDATION_BETTER_FACTOR):
+            facts["validation_better"] = 0.7
+    return facts
+
+
+def _hyperparameter_facts(hyperparameters: Mapping[str, HyperparameterValue]) -> dict[str, float]:
+    facts: dict[str, float] = {}
+    rate = _positive(hyperparameters.get("learning_rate"))
+    if rate is not None:
+        low, high = USUAL_RATES.get(str(hyperparameters.get("optimizer", "adam")).lower(), USUAL_RATE)
+        facts["high_rate"] = graded(math.log10(rate / high), start=-0.5, end=0.5, low=0.0, high=1.0)
+        facts["low_rate"] = graded(math.log10(low / rate), start=-0.5, end=0.5, low=0.0, high=1.0)
+    for name, (start, end) in STRONG_REGULARISATION.items():
+        value = _positive(hyperparameters.get(name))
+        if value is not None and hyperparameters.get(f"use_{name}", True):
+            strength = graded(value, start=start, end=end, low=0.0, high=1.0)
+            facts["strong_regularisation"] = max(facts.get("strong_regularisation", 0.0), strength)
+    depth = _positive(hyperparameters.get("num_blocks") or hyperparameters.get("num_layers"))
+    if depth is not None:
+        facts["deep"] = graded(depth, start=DEEP_BLOCKS[0], end=DEEP_BLOCKS[1], low=0.0, high=1.0)
+    batch_size = _positive(hyperparameters.get("batch_size"))
+    if batch_size is not None:
+        facts["small_batch"] = graded(batch_size, start=SMALL_BATCH[0], end=SMALL_BATCH[1], low=1.0, high=0.0)
+    if hyperparameters.get("clip_norm") == 0:
+        facts["no_clipping"] = 1.0
+    if "float16" in str(hyperparameters.get("precision", hyperparameters.get("dtype", ""))):
+        facts["float16"] = 1.0
+    return facts
+
+
+def _positive(value: HyperparameterValue) -> float | None:
+    """The value if it is a finite number above 0, else None."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        return None
+    return float(value)
