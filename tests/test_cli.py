@@ -28,7 +28,7 @@ from tuner.store import RunFolder
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "cli.md"
-COMMANDS = ["search", "audit", "status", "confirm", "report", "export", "predict", "train", "spaces", "worker"]
+COMMANDS = ["search", "audit", "status", "confirm", "report", "export", "predict", "train", "diagnose", "spaces", "worker"]
 
 
 class Ended(NamedTuple):

@@ -302,7 +302,7 @@ def confirm(context: click.Context, /, run: Path, top: int, seeds: int, as_json:
     for line in progress.summary_lines(trials, report=page, root=run):
         _say(line)
     if as_json:
-        click.echo(json.dumps(progress.result(trials, root=run, seconds=time.monotonic() - started)))
+        _print_json(progress.result(trials, root=run, seconds=time.monotonic() - started))
     context.exit(_verdict(trials))
 
 
@@ -409,6 +409,36 @@ def train(config: Path, data: str | None, seed: int | None, output: Path | None,
         _say(f"{name}: {value}")
     if as_json:
         _print_json(outcome)
+
+
+@cli.command()
+@click.argument("log", type=click.Path(path_type=Path))
+@click.option("--loss-column", metavar="NAME", help="Column of the training loss, if it is not called loss.")
+@click.option("--val-column", metavar="NAME", help="Column of the validation loss, if it is not called val_loss.")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Draw the curves with what was found: FILE.html or FILE.png.",
+)
+def diagnose(log: Path, loss_column: str | None, val_column: str | None, as_json: bool, output: Path | None) -> None:
+    """Say what went wrong in a training, also one made elsewhere.
+
+    LOG is a file of Keras' CSVLogger, History.history as JSON, a TensorBoard folder, or a run or trial of tuner.
+    """
+    from rich.console import Console
+
+    from reports import diagnosis
+    from tuner.stability import logs
+
+    examinations = diagnosis.examine(logs.read(log, loss_column=loss_column, val_column=val_column))
+    if as_json:
+        _print_json(diagnosis.document(str(log), examinations))
+    else:
+        diagnosis.show(examinations, Console(stderr=True))
+    if output is not None:
+        _say(f"Picture: {diagnosis.write_picture(str(log), examinations, output)}")
 
 
 @cli.command(hidden=True)

@@ -10,7 +10,7 @@ import difflib
 import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -88,13 +88,15 @@ class ForeignLog:
         notes: What was assumed or decided when it was read; a sentence each.
         metrics: Names of the other columns that were seen.
         offset: Was added to the losses of the trace because some were negative; else 0.
+        is_ours: Whether it is of a search of this program.
     """
 
     name: str
     trace: Trace
     notes: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
-    offset: float = field(default=0.0)
+    offset: float = 0.0
+    is_ours: bool = False
 
 
 def foreign_logs(

@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import NoReturn
 
@@ -145,7 +146,7 @@ def _read_ours(path: Path) -> tuple[ForeignLog, ...]:
     if records and not logs:
         raise RunError(faults[0])
     if logs and faults:
-        logs[0] = ForeignLog(logs[0].name, logs[0].trace, (*logs[0].notes, *faults), logs[0].metrics)
+        logs[0] = dataclasses.replace(logs[0], notes=(*logs[0].notes, *faults))
     return tuple(logs)
 
 
@@ -157,7 +158,9 @@ def _seed_run(file: Path, faults: list[str]) -> ForeignLog | None:
         faults.append(str(error))
         return None
     message = (f"It ended with: {run.message}",) if run.message else ()
-    return ForeignLog(f"trial {run.trial}, seed run {run.seed_index}", trace, message, tuple(sorted(trace.metrics)))
+    return ForeignLog(
+        f"trial {run.trial}, seed run {run.seed_index}", trace, message, tuple(sorted(trace.metrics)), is_ours=True
+    )
 
 
 def _refuse_columns(path: Path, column: str | None) -> None:
