@@ -22,7 +22,7 @@ from rich.text import Text
 
 from tuner.config import SearchConfig
 from tuner.records import FINISHED_OUTCOMES, ConfirmPlan, DatasetRecord, Outcome, SeedRun, TrialRecord
-from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank
+from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.store import storage_errors
 
 __all__ = ["Events", "Progress", "describe_data", "duration", "leaders_table", "metric_text", "result", "summary_lines"]
@@ -198,7 +198,7 @@ def _metrics_text(trial: TrialRecord) -> str:
 def _spread_text(values: Sequence[float], digits: str) -> str:
     """A number, or mean and standard deviation of several."""
     mean = f"{statistics.fmean(values):{digits}}"
-    return f"{mean} +- {statistics.stdev(values):{digits}}" if len(values) > 1 else mean
+    return f"{mean} +- {statistics.stdev(values):.2g}" if len(values) > 1 else mean
 
 
 def _seeds_text(trial: TrialRecord) -> str:
@@ -281,7 +281,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             if stability >= STABLE
             else f"Not stable (below {STABLE}): try more trials, or lower rates with --range learning_rate=...",
         ]
-        calmer = next((trial for trial in rank(trials) if (trial.stability or -1.0) >= STABLE), None)
+        calmer = next((trial for trial in rivals(trials) if (trial.stability or -1.0) >= STABLE), None)
         if stability < STABLE and calmer is not None:
             lines.append(
                 f"Best of the stable ones: trial {calmer.number}, {metric_text(calmer)} (export takes --trial)"

@@ -14,7 +14,7 @@ from tuner.records import ConfirmPlan, Outcome, SeedRun, TrialRecord
 from tuner.search.plan import is_finished, pending, plan_confirmation
 from tuner.search.study import load_trials
 from tuner.search.worker import work
-from tuner.stability.ranking import best_trial, finalists, median_seed_run, rank
+from tuner.stability.ranking import MAX_BEHIND_NATS, best_trial, finalists, median_seed_run, rank
 from tuner.stability.score import failed_score
 from tuner.store import RunFolder
 
@@ -74,6 +74,12 @@ def test_finalists_are_chosen_by_the_objective_of_the_search_among_those_that_le
         trial(4, [0.3]),
     ]
     assert [each.number for each in finalists(trials, 2)] == [2, 4]
+
+
+@pytest.mark.parametrize(("behind", "expected"), [(MAX_BEHIND_NATS - 0.01, [0, 1]), (MAX_BEHIND_NATS + 0.01, [0])])
+def test_a_trial_that_is_hopelessly_behind_is_not_trained_again(behind, expected):
+    trials = [trial(0, [0.1], objective=-2.0), trial(1, [0.3], objective=-2.0 + behind)]
+    assert [each.number for each in finalists(trials, 3)] == expected
 
 
 def test_pending_goes_seed_by_seed_and_leaves_out_what_is_done():

@@ -8,8 +8,11 @@ from collections.abc import Iterable
 
 from tuner.records import FINISHED_OUTCOMES, MIN_FRESH_RUNS, Outcome, SeedRun, TrialRecord
 
-__all__ = ["STABLE", "best_trial", "finalists", "median_seed_run", "rank"]
+__all__ = ["MAX_BEHIND_NATS", "STABLE", "best_trial", "finalists", "median_seed_run", "rank", "rivals"]
 
+# A trial this far behind the best objective (2.7 times its error) does not overtake it on other seeds, and is not
+# trained again. Source: convention.
+MAX_BEHIND_NATS = 1.0
 # A configuration is called stable from this score on. Source: convention; I <= 0.22, "22 % above its best all along".
 STABLE = 0.8
 
@@ -28,14 +31,20 @@ def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def finalists(trials: Iterable[TrialRecord], count: int) -> list[TrialRecord]:
-    """The best trials by the objective of the search alone, of those that learned: what a confirmation trains again.
+    """The best rivals by the objective of the search alone: what a confirmation trains again.
 
     Args:
         trials: In any order.
         count: At most this many.
     """
-    usable = [trial for trial in trials if trial.outcome is Outcome.COMPLETED]
-    return sorted(usable, key=lambda trial: (_objective(trial), trial.number))[:count]
+    return sorted(rivals(trials), key=lambda trial: (_objective(trial), trial.number))[:count]
+
+
+def rivals(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that learned and are not hopelessly behind the best objective, best first."""
+    usable = [trial for trial in rank(trials) if trial.outcome is Outcome.COMPLETED]
+    best = min(map(_objective, usable), default=0.0)
+    return [trial for trial in usable if _objective(trial) <= best + MAX_BEHIND_NATS]
 
 
 def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
