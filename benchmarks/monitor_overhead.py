@@ -49,7 +49,7 @@ def measure(*, filters: int, batch_size: int, rounds: int) -> tuple[list[float],
     x = rng.normal(size=(STEPS * batch_size, 28, 28, 1)).astype("float32")
     y = rng.integers(0, 10, STEPS * batch_size)
     plain, watched = model_for(filters), model_for(filters)
-    monitor = StabilityMonitor(2.3, metric="accuracy", num_classes=10, capacity_steps=STEPS)
+    monitor = StabilityMonitor(2.3, metric="accuracy", num_classes=10)
     runs = [(plain, [], []), (watched, [monitor], [])]
     for number in range(rounds + 1):
         for model, callbacks, seconds in runs if number % 2 else runs[::-1]:

@@ -6,7 +6,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tuner.stability.score import first_failure
-from tuner.training.monitor import PLAIN_LOSS, BalancedAccuracy, PlainAccuracy, StabilityMonitor
+from tuner.training.monitor import PLAIN_LOSS, BalancedAccuracy, LossRing, PlainAccuracy, StabilityMonitor
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ class BatchLosses(keras.callbacks.Callback):
 def test_step_losses_equal_those_recovered_from_keras_running_mean(digits):
     x, y = digits
     model = compiled(penalty=0.0)  # Keras's running mean contains the penalty
-    slow, monitor = BatchLosses(), StabilityMonitor(2.3, capacity_steps=20)
+    slow, monitor = BatchLosses(), StabilityMonitor(2.3)
     keras.utils.set_random_seed(3)
     model.fit(x[:400], y[:400], epochs=1, batch_size=40, verbose=0, callbacks=[monitor, slow])
     means = np.array(slow.means) * np.arange(1, 11)
@@ -79,7 +79,7 @@ def test_step_losses_equal_those_recovered_from_keras_running_mean(digits):
 
 @pytest.mark.parametrize("steps_per_execution", [1, 4, 100])
 def test_every_step_is_recorded_whatever_runs_in_one_call(digits, steps_per_execution):
-    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    monitor = StabilityMonitor(2.3)
     fitted(compiled(steps_per_execution=steps_per_execution), *digits, monitor)
     trace = monitor.trace
     assert trace.steps_per_epoch == 13
@@ -92,7 +92,7 @@ def test_every_step_is_recorded_whatever_runs_in_one_call(digits, steps_per_exec
 def test_first_gradient_norm_is_that_of_the_first_batch(digits):
     x, y = digits
     model = compiled(optimizer=keras.optimizers.SGD(0.0))
-    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    monitor = StabilityMonitor(2.3)
     dropout = next(layer for layer in model.layers if isinstance(layer, keras.layers.Dropout))
     dropout.rate = 0.0
     model.fit(x[:32], y[:32], epochs=1, batch_size=32, verbose=0, callbacks=[monitor])
@@ -107,7 +107,7 @@ def test_first_gradient_norm_is_that_of_the_first_batch(digits):
 
 def test_recorded_loss_has_no_penalty_and_no_class_weight(digits):
     x, y = digits
-    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    monitor = StabilityMonitor(2.3)
     model = compiled(optimizer=keras.optimizers.SGD(0.0))
     history = fitted(model, x, y, monitor, epochs=1, class_weight=dict.fromkeys(range(10), 5.0))
     plain = keras.losses.SparseCategoricalCrossentropy()(y[400:], model.predict(x[400:], verbose=0))
@@ -117,7 +117,7 @@ def test_recorded_loss_has_no_penalty_and_no_class_weight(digits):
 
 def test_training_gives_the_same_numbers_with_and_without_it(digits):
     alone = fitted(compiled(), *digits).history
-    monitor = StabilityMonitor(2.3, metric="balanced_accuracy", num_classes=10, capacity_steps=20)
+    monitor = StabilityMonitor(2.3, metric="balanced_accuracy", num_classes=10)
     watched = fitted(compiled(), *digits, monitor).history
     assert watched["loss"] == alone["loss"]
     assert watched["val_loss"] == alone["val_loss"]
@@ -125,7 +125,7 @@ def test_training_gives_the_same_numbers_with_and_without_it(digits):
 
 def test_detach_leaves_a_plain_model(digits, tmp_path):
     x, y = digits
-    model, monitor = compiled(metrics=["accuracy"]), StabilityMonitor(2.3, metric="accuracy", capacity_steps=20)
+    model, monitor = compiled(metrics=["accuracy"]), StabilityMonitor(2.3, metric="accuracy")
     names_before = [metric.name for metric in model.metrics]
     fitted(model, x, y, monitor)
     monitor.detach()
@@ -143,7 +143,7 @@ def test_detach_leaves_a_plain_model(digits, tmp_path):
 
 def test_without_validation_the_epoch_is_read_all_the_same(digits):
     x, y = digits
-    monitor = StabilityMonitor(capacity_steps=20)
+    monitor = StabilityMonitor()
     compiled().fit(x[:64], y[:64], epochs=2, batch_size=32, verbose=0, callbacks=[monitor])
     trace = monitor.trace
     assert trace.step_loss.shape == (4,)
@@ -153,7 +153,7 @@ def test_without_validation_the_epoch_is_read_all_the_same(digits):
 
 def test_ring_buffer_that_is_too_small_keeps_the_last_steps(digits):
     x, y = digits
-    whole, short = StabilityMonitor(2.3, capacity_steps=20), StabilityMonitor(2.3, capacity_steps=5)
+    whole, short = StabilityMonitor(2.3), StabilityMonitor(2.3, capacity_steps=5)
     for monitor in (whole, short):
         fitted(compiled(), x, y, monitor, epochs=1)
     np.testing.assert_array_equal(short.trace.step_loss, whole.trace.step_loss[-5:])
@@ -163,7 +163,7 @@ def test_nan_shows_in_the_gradient_even_where_relu_hides_it_from_the_loss(digits
     x, y = digits
     broken = x[:96].copy()
     broken[40] = np.nan
-    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    monitor = StabilityMonitor(2.3)
     compiled().fit(broken, y[:96], epochs=1, batch_size=32, shuffle=False, verbose=0, callbacks=[monitor])
     trace = monitor.trace
     assert np.isfinite(trace.grad_norm).tolist()[:2] == [True, False]
@@ -172,7 +172,7 @@ def test_nan_shows_in_the_gradient_even_where_relu_hides_it_from_the_loss(digits
 
 def test_learning_rate_schedule_is_followed(digits):
     schedule = keras.optimizers.schedules.ExponentialDecay(1e-2, decay_steps=13, decay_rate=0.1, staircase=True)
-    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    monitor = StabilityMonitor(2.3)
     fitted(compiled(optimizer=keras.optimizers.Adam(schedule)), *digits, monitor)
     np.testing.assert_allclose(monitor.trace.learning_rate, [1e-3, 1e-4], rtol=1e-5)
 
@@ -188,15 +188,48 @@ def test_subclassed_model_with_its_own_train_step_is_recorded(digits):
 
     model = Own()
     model.compile("adam", "sparse_categorical_crossentropy")
-    monitor = StabilityMonitor(2.3, capacity_steps=20)
+    monitor = StabilityMonitor(2.3)
     fitted(model, *digits, monitor)
     assert monitor.trace.step_loss.shape == (26,)
     assert monitor.trace.train_loss[1] < monitor.trace.train_loss[0]
 
 
+def test_model_without_a_loss_of_its_own_trains_on_unrecorded(digits):
+    x, y = digits
+
+    class Own(keras.layers.Layer):
+        def call(self, inputs):
+            self.add_loss(keras.ops.mean(keras.ops.square(inputs)))
+            return inputs
+
+    inputs = keras.Input((8, 8, 1))
+    model = keras.Model(inputs, Own()(keras.layers.Conv2D(2, 3)(inputs)))
+    model.compile("adam")
+    monitor = StabilityMonitor()
+    with pytest.warns(UserWarning, match=r"steps aside \(TypeError: the model was compiled without a loss\)") as caught:
+        history = model.fit(x[:64], y[:64], epochs=3, verbose=0, callbacks=[monitor])
+    assert len(caught) == 1
+    assert monitor.is_aside
+    assert history.history["loss"][-1] < history.history["loss"][0]
+    assert monitor.trace.step_loss.size == 0
+
+
+def test_what_fails_while_recording_does_not_break_the_training(digits, monkeypatch):
+    def fails(self, y_true, y_pred, sample_weight=None):
+        raise ValueError("strange labels")
+
+    monkeypatch.setattr(LossRing, "update_state", fails)
+    x, y = digits
+    monitor = StabilityMonitor()
+    with pytest.warns(UserWarning, match=r"steps aside \(ValueError: strange labels\)"):
+        history = compiled().fit(x[:64], y[:64], epochs=2, verbose=0, callbacks=[monitor])
+    assert len(history.history["loss"]) == 2
+    assert monitor.is_aside
+
+
 def test_regression_is_recorded(digits):
     x, y = digits
-    monitor = StabilityMonitor(1.0, capacity_steps=20)
+    monitor = StabilityMonitor(1.0)
     fitted(compiled(loss="mean_squared_error", units=1), x, y / 10.0, monitor)
     assert np.all(np.isfinite(monitor.trace.validation_loss))
 

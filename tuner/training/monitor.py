@@ -12,8 +12,10 @@ model as it was, so that what is saved is plain Keras.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
+import warnings
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -31,6 +33,21 @@ MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
 PLAIN_LOSS = "plain_loss"
 
 
+def _harmless(hook: Callable[..., None]) -> Callable[..., None]:
+    """A hook of the monitor that never breaks the user's training: it warns once, and steps aside for good."""
+
+    @functools.wraps(hook)
+    def guarded(self: StabilityMonitor, *args: Any, **kwargs: Any) -> None:
+        if self.is_aside:
+            return
+        try:
+            hook(self, *args, **kwargs)
+        except Exception as error:
+            self.step_aside(error)
+
+    return guarded
+
+
 class StabilityMonitor(keras.callbacks.Callback):
     """Keras callback that leaves a `Trace` behind.
 
@@ -41,10 +58,11 @@ class StabilityMonitor(keras.callbacks.Callback):
         chance_loss: L0, the loss of the best constant answer. None: the first epoch's loss stands in for it.
         metric: Validation metric to record beside the loss.
         num_classes: Number of classes, for `balanced_accuracy`.
-        capacity_steps: Room for the steps of one epoch; the steps per epoch where they are known.
+        capacity_steps: Room for the steps of one epoch; None: as many as `fit` announces.
 
     Attributes:
         trace: What was recorded so far; complete after every epoch.
+        is_aside: Whether it met something that it cannot record, and let the training go on alone.
     """
 
     def __init__(
@@ -53,9 +71,10 @@ class StabilityMonitor(keras.callbacks.Callback):
         *,
         metric: MetricName = "loss",
         num_classes: int = 0,
-        capacity_steps: int = DEFAULT_CAPACITY_STEPS,
+        capacity_steps: int | None = None,
     ) -> None:
         super().__init__()
+        self.is_aside = False
         self._chance_loss = chance_loss
         self._metric: MetricName = metric
         self._num_classes = num_classes
@@ -70,16 +89,18 @@ class StabilityMonitor(keras.callbacks.Callback):
         self._epoch_is_read = True
         self._planned_epochs = 0
 
-    def set_model(self, model: Any) -> None:
-        """Install the recorders; Keras calls this before it compiles the training function."""
-        super().set_model(model)
-        if self._loss_ring is None:
-            self._attach(model)
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Install the recorders; Keras calls this after `set_model` and before it compiles the training function."""
+        super().set_params(params)
+        if self._loss_ring is None and self.model is not None:
+            self._attach(self._capacity or params.get("steps") or DEFAULT_CAPACITY_STEPS)
 
+    @_harmless
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Remember the planned budget."""
         self._planned_epochs = int(self.params.get("epochs") or 0)
 
+    @_harmless
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Mark where the epoch begins in the ring buffers."""
         self._epoch_started = time.perf_counter()
@@ -87,10 +108,12 @@ class StabilityMonitor(keras.callbacks.Callback):
         for ring in self._rings():
             ring.mark()
 
+    @_harmless
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Read the epoch's steps before the validation writes over them."""
         self._read_steps()
 
+    @_harmless
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the epoch."""
         self._read_steps()
@@ -110,8 +133,18 @@ class StabilityMonitor(keras.callbacks.Callback):
         for name, value in row.items():
             self._epochs.setdefault(name, []).append(value)
 
+    def step_aside(self, error: Exception) -> None:
+        """Stop recording, say so once, and let the training go on."""
+        if not self.is_aside:
+            self.is_aside = True
+            warnings.warn(
+                f"StabilityMonitor cannot record this training and steps aside ({type(error).__name__}: {error}). "
+                "The training goes on without it.",
+                stacklevel=2,
+            )
+
     def detach(self) -> None:
-        """Leave the model as it was before `set_model`."""
+        """Leave the model as it was before the training."""
         model = self.model
         if model is None or self._loss_ring is None:
             return
@@ -145,8 +178,10 @@ class StabilityMonitor(keras.callbacks.Callback):
             },
         )
 
-    def _attach(self, model: Any) -> None:
-        self._loss_ring = LossRing(model, self._capacity)
+    @_harmless
+    def _attach(self, capacity: int) -> None:
+        model: Any = self.model
+        self._loss_ring = LossRing(model, capacity)
         if self._metric == "balanced_accuracy":
             self._extra_metrics.append(BalancedAccuracy(self._num_classes))
         if self._metric in ("accuracy", "balanced_accuracy"):
@@ -157,13 +192,18 @@ class StabilityMonitor(keras.callbacks.Callback):
         compute_metrics = model.compute_metrics
 
         def recording_compute_metrics(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            for recorder in recorders:
-                recorder.update_state(y, y_pred)
+            self._update(recorders, y, y_pred)
             return compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
         model.compute_metrics = recording_compute_metrics
         if model.optimizer is not None:
-            self._gradient_ring = GradientRing(model.optimizer, self._capacity)
+            self._gradient_ring = GradientRing(model.optimizer, capacity)
+
+    @_harmless
+    def _update(self, recorders: list[Any], y: Any, y_pred: Any) -> None:
+        """Runs while Keras traces the step; what fails there fails once, before the first step."""
+        for recorder in recorders:
+            recorder.update_state(y, y_pred)
 
     def _rings(self) -> list[LossRing | GradientRing]:
         return [ring for ring in (self._loss_ring, self._gradient_ring) if ring is not None]
@@ -209,7 +249,9 @@ class LossRing(keras.metrics.Mean):
 
     def __init__(self, model: Any, capacity: int) -> None:
         super().__init__(name=PLAIN_LOSS)
-        self._model_loss: Callable[..., Any] = model._compile_loss or model.loss
+        if model._compile_loss is None:
+            raise TypeError("the model was compiled without a loss")
+        self._model_loss: Callable[..., Any] = model._compile_loss
         values = self.add_variable(shape=(capacity,), initializer="zeros", dtype="float32", name="losses")
         self._ring = _Ring(values, self.add_variable(shape=(), initializer="zeros", dtype="int32", name="count"))
 

@@ -111,7 +111,6 @@ def train(
         judgement.chance_loss,
         metric=judgement.watched_metric,
         num_classes=judgement.num_classes,
-        capacity_steps=len(data.x),
     )
     model, message = None, ""
     keras.utils.set_random_seed(seed)
