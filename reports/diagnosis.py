@@ -312,7 +312,7 @@ def _page(source: str, shown: Sequence[Examination], infos: Sequence[PictureInfo
         "trainings": [
             {
                 "title": found.log.name,
-                "headline": headline(found),
+                "headline": headline(found).removeprefix(f"{found.log.name}: "),
                 "is_good": found.band.is_stable and not found.symptoms,
                 "remarks": remarks(found),
                 "name": name,

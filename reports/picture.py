@@ -36,6 +36,8 @@ LETTER_FRAC = 0.0082
 # Rows of labels above the curves; what has no room in them goes into the last. Source: legibility.
 MAX_LABEL_ROWS = 6
 
+# Letters of a label; the tables name all findings. Source: legibility.
+MAX_LABEL_LETTERS = 60
 # Steps after the start of a spike among which its mark stands at the highest. Source: as in the detectors.
 PEAK_STEPS = 5
 
@@ -209,7 +211,7 @@ def _in_rows(marks: Sequence[Mark], end: float) -> tuple[Mark, ...]:
 
 def _label_limits(mark: Mark, end: float) -> tuple[float, float]:
     """Where a label begins and ends, in epochs."""
-    width = LETTER_FRAC * end * (len(mark.label) + 3)
+    width = LETTER_FRAC * end * (min(len(mark.label), MAX_LABEL_LETTERS) + 3)
     return (mark.x - width, mark.x) if mark.is_left else (mark.x, mark.x + width)
 
 
@@ -228,6 +230,7 @@ def _place(finding: Finding, log: ForeignLog) -> tuple[float, float] | None:
 
 def _point(losses: FloatArray, number: int, *, scale: int) -> tuple[float, float] | None:
     """The place of the n-th loss (from 1), at the last finite loss up to there; of steps, at the peak that follows."""
+    number = min(number, len(losses))
     finite = np.flatnonzero(np.isfinite(losses[:number]))
     if not finite.size:
         return None
@@ -299,7 +302,7 @@ def _label_page(figure: go.Figure, text: str, x: float, *, y: float, is_left: bo
         y=y,
         yref="paper",
         yanchor="bottom",
-        text=plain(shortened(text, 90)),
+        text=plain(shortened(text, MAX_LABEL_LETTERS)),
         showarrow=False,
         xanchor="right" if is_left else "left",
         xshift=-3 if is_left else 3,
@@ -384,8 +387,8 @@ def _finish_axes(info: PictureInfo, axes: Axes) -> None:
 
 
 def _label_axes(axes: Axes, text: str, x: float, *, y: float, is_left: bool) -> None:
-    axes.annotate(
-        shortened(text, 90),
+    annotation = axes.annotate(
+        shortened(text, MAX_LABEL_LETTERS),
         (x, y),
         xycoords=axes.get_xaxis_transform(),
         xytext=(-4 if is_left else 4, -2),
@@ -395,7 +398,10 @@ def _label_axes(axes: Axes, text: str, x: float, *, y: float, is_left: bool) -> 
         fontsize=9,
         color=_WARN,
         annotation_clip=False,
+        parse_math=False,
     )
+    # It stands in the room that the title leaves; taken into the layout, it would narrow the axes.
+    annotation.set_in_layout(False)
 
 
 def _drawable(text: str) -> str:
