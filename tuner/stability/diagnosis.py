@@ -18,9 +18,9 @@ import numpy as np
 
 from tuner.records import Finding, HyperparameterValue, Remedy, Trace
 from tuner.stability.causes import CAUSES, FACT_WORDS, Cause
+from tuner.stability.detectors import ALARM_SEVERITY
 from tuner.stability.remedies import parse_change
 from tuner.stability.score import first_failure
-from tuner.stability.detectors import ALARM_SEVERITY
 from tuner.stability.signals import MIN_STEPS, Signals, read_signals
 from tuner.stability.symptoms import graded
 
@@ -67,8 +67,9 @@ def diagnose(
         model_findings: Of the static check of the model.
 
     Returns:
-        Causes of faults first, then of what is good to know; each most likely first. Severity is that of the worst symptom that speaks for it, `evidence` holds what each
-        fact contributed (negative: against), remedies are the cheapest first.
+        Causes of faults first, then of what is good to know; each most likely first. Severity is that of the worst
+        symptom that speaks for it, `evidence` holds what each fact contributed (negative: against), remedies are the
+        cheapest first.
 
     Raises:
         ValueError: The trace cannot be judged (see `detect`).

@@ -44,14 +44,13 @@ LAST_EPOCHS = 3
 
 def step_too_large(signals: Signals) -> tuple[Finding, ...]:
     """A step changes the weights by more than a tenth."""
-    values = require_channel(signals, "update_ratio")["update_ratio"]
-    ratio = float(np.median(values))
+    ratio = float(np.median(require_channel(signals, "update_ratio")["update_ratio"]))
     if ratio <= LARGE_UPDATE_LOG10:
         return ()
     return (
         symptom(
             "step_too_large",
-            f"A single step changes the weights by {min(10**ratio, 1e6):.0%} of their size; 0.1 % is usual.",
+            f"A single step changes the weights by {10 ** min(ratio, 4.0):.0%} of their size; 0.1 % is usual.",
             severity=graded(ratio, start=LARGE_UPDATE_LOG10, end=0.0, low=0.4, high=0.8),
             confidence=0.8,
             evidence={"update_ratio_log10": ratio},
@@ -67,7 +66,7 @@ def step_too_small(signals: Signals) -> tuple[Finding, ...]:
     return (
         symptom(
             "step_too_small",
-            f"A step changes the weights by only {10**ratio:.1e} of their size; 1e-3 is usual.",
+            f"A step changes the weights by only {10 ** max(ratio, -30.0):.1e} of their size; 1e-3 is usual.",
             severity=graded(ratio, start=SMALL_UPDATE_LOG10, end=-6.0, low=0.3, high=0.5),
             confidence=0.8,
             evidence={"update_ratio_log10": ratio},

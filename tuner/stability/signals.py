@@ -6,6 +6,7 @@ afterwards.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from dataclasses import dataclass
@@ -33,6 +34,8 @@ __all__ = [
 LOSS_FLOOR_FRAC = 1e-3
 # A loss beyond this multiple of the chance loss is as bad as a loss can be. Source: convention; keeps sums finite.
 MAX_RELATIVE_LOSS = 1e12
+# Values of a probe channel beyond this are cut. Source: convention; keeps logarithms and powers finite.
+MAX_CHANNEL = 1e12
 # Length of the running median in steps: a tenth of an epoch, within these limits. Source: the design of the score.
 MIN_WINDOW_STEPS, MAX_WINDOW_STEPS = 9, 50
 # The noise of a step is taken from this many windows before it. Source: convention; enough for a scale within 10 %.
@@ -57,7 +60,7 @@ class Signals:
     All losses are `ln(loss / chance loss + 1e-3)`, cut before the first number that is not finite.
 
     Attributes:
-        trace: What they were made of.
+        trace: What they were made of, with a chance loss above 0.
         chance_loss: L0 of the trace, or the first loss where the trace has none.
         steps: Log-loss of each step; empty if there are too few, or negative ones.
         grad_norm: Natural logarithm of the gradient norm of each step, cut like `steps`.
@@ -121,9 +124,9 @@ class Signals:
         return f"epoch {epoch + 1}, step {step - epoch * self.steps_per_epoch + 1}"
 
     def channel(self, name: str) -> FloatArray | None:
-        """The finite values of a probe channel, or None if there is none."""
+        """The finite values of a probe channel, cut to a sane size, or None if there is none."""
         values = np.asarray(self.trace.channels.get(name, ()), dtype=float)
-        values = values[np.isfinite(values)]
+        values = np.clip(values[np.isfinite(values)], -MAX_CHANNEL, MAX_CHANNEL)
         return values if values.size else None
 
 
@@ -147,7 +150,7 @@ def read_signals(trace: Trace) -> Signals:
     window = int(np.clip(trace.steps_per_epoch / 10, MIN_WINDOW_STEPS, MAX_WINDOW_STEPS))
     planned_steps = max(len(steps), trace.planned_epochs * trace.steps_per_epoch)
     return Signals(
-        trace=trace,
+        trace=dataclasses.replace(trace, chance_loss=chance_loss),
         chance_loss=chance_loss,
         steps=steps,
         grad_norm=_log_norm(trace, len(steps), not_assessed),
@@ -219,13 +222,16 @@ def finite_head(values: npt.ArrayLike) -> FloatArray:
 
 
 def running_median(values: FloatArray, window: int) -> FloatArray:
-    """Trailing running median: entry t is the median of the last `window` values up to t (fewer at the start)."""
+    """Trailing running median: entry t is the median of the last `window` values up to t (fewer at the start).
+
+    Of an even number of values it is the upper of the two in the middle.
+    """
     if not len(values):
         return np.empty(0)
     window = min(window, len(values))
     result = ndimage.median_filter(values, size=window, mode="nearest", origin=(window - 1) // 2).astype(float)
     for end in range(1, window):
-        result[end - 1] = np.median(values[:end])
+        result[end - 1] = np.partition(values[:end], end // 2)[end // 2]
     return np.asarray(result)
 
 

@@ -52,6 +52,8 @@ FALLING_NATS = 0.05
 # A gradient stands out at this many standard deviations of its logarithm, and this factor. Source: the design (6);
 # the factor keeps out the last digits of converged trainings.
 GRADIENT_SIGMAS, GRADIENT_RISE_NATS = 6.0, math.log(3.0)
+# Larger factors are told as this one. Source: convention; keeps them finite.
+MAX_TOLD_NATS = math.log(1e12)
 # A gradient spike belongs to a loss spike that starts at most so many steps later. Source: the design ("one before").
 GRADIENT_LEAD_STEPS = 3
 
@@ -178,15 +180,21 @@ def _grouped(
 ) -> list[Spike]:
     """One spike for each stretch from a start until the median of five is back."""
     spikes: list[Spike] = []
+    is_judged = _judged_steps(signals)
     end = 0
     for start in np.flatnonzero(is_start):
         if start < end:
             continue
-        back = np.flatnonzero(five_median[start + 1 :] <= before[start] + raised[start])
+        limit = before[start] + raised[start]
+        back = np.flatnonzero(five_median[start + 1 :] <= limit)
         end = int(start + 1 + back[0]) if back.size else len(signals.steps) - 1
+        # Five steps are raised when three of them are: the first that is itself may come two steps later.
+        first = int(start + 1 + np.argmax(signals.steps[start + 1 : start + 1 + FOLLOWING_STEPS] > limit))
+        if not is_judged[first]:
+            continue
         peak = float(five_median[start : max(start + 1, end)].max())
-        level = math.exp(peak)
-        spikes.append(Spike(int(start) + 1, min(end + 1, len(signals.steps)), peak - float(before[start]), level))
+        rise = peak - float(before[start])
+        spikes.append(Spike(first, max(first + 1, min(end + 1, len(signals.steps))), rise, math.exp(peak)))
     return spikes
 
 
@@ -206,11 +214,12 @@ def gradient_spike(signals: Signals) -> tuple[Finding, ...]:
     starts = [spike.start for spike in find_spikes(signals)[0]]
     leading = [step for step in found if any(0 <= start - step <= GRADIENT_LEAD_STEPS for start in starts)]
     worst = int(found[int(np.argmax(rise[found - 1]))])
+    largest = math.exp(min(float(rise[worst - 1]), MAX_TOLD_NATS))
     told = f", {len(leading)} of them just before a jump of the loss" if leading else ""
     return (
         symptom(
             "gradient_spike",
-            f"The gradient jumped {_counted(len(found), 'time', 'times')}, to {math.exp(rise[worst - 1]):.0f} times "
+            f"The gradient jumped {_counted(len(found), 'time', 'times')}, to {largest:,.0f} times "
             f"its usual size at {signals.place(worst)}{told}.",
             where=signals.place(worst),
             severity=graded(len(leading), start=1, end=4, low=0.4, high=0.6) if leading else 0.15,
@@ -218,7 +227,7 @@ def gradient_spike(signals: Signals) -> tuple[Finding, ...]:
             evidence={
                 "num_spikes": len(found),
                 "num_before_loss_spike": len(leading),
-                "largest_factor": math.exp(min(float(rise[worst - 1]), 700.0)),
+                "largest_factor": largest,
             },
             examples=tuple(signals.place(int(step)) for step in found),
         ),
@@ -301,14 +310,15 @@ def find_divergence(signals: Signals) -> Divergence | None:
 
 
 def _stretch(level: FloatArray, error: FloatArray, *, hold: int, first: int, signals: Signals) -> Divergence | None:
-    """Find the stretch in a smoothed log-loss whose entry t belongs to step (or epoch) t + hold - 1."""
+    """Find the stretch in a smoothed log-loss whose entry t is the median of the steps (or epochs) t to t + hold - 1.
+
+    Only stretches that begin at `first` or later are compared with each other.
+    """
     if len(level) < 2:
         return None
     rise = np.full(len(level), -np.inf)
-    start = max(1, min(first - hold + 1, len(level)))
-    before = max(0, start - 1)
-    best = np.minimum.accumulate(level[before:])[:-1]
-    rise[before + 1 :] = level[before + 1 :] - best
+    best = np.minimum.accumulate(level[first:])[:-1]
+    rise[first + 1 :] = level[first + 1 :] - best
     is_above = (rise - DIVERGENCE_ERRORS * error > DIVERGENCE_RISE_NATS) & (level > math.log(DIVERGENCE_LEVEL_FRAC))
     # A scheduled rise of the rate may cost something, but not everything.
     overall = np.concatenate(([0.0], level[1:] - np.minimum.accumulate(level)[:-1]))

@@ -176,8 +176,8 @@ def _getting_worse(found: OverFitting | None) -> tuple[Finding, ...]:
     return (
         symptom(
             "getting_worse",
-            f"Training and validation loss were best in epoch {found.best_epoch + 1} and have been higher since, now by "
-            f"{math.expm1(found.rise_nats):.0%}.",
+            f"Training and validation loss were best in epoch {found.best_epoch + 1} and have been higher since, now "
+            f"by {math.expm1(found.rise_nats):.0%}.",
             where=f"epoch {found.best_epoch + 1}",
             severity=graded(found.rise_nats, start=OVER_FITTING_RISE_NATS, end=math.log(2), low=0.35, high=0.8),
             confidence=0.8,

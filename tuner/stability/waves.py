@@ -49,9 +49,12 @@ def _residual(signals: Signals) -> FloatArray:
     if len(steps) < WAVE_MIN_STEPS:
         return steps[:0]
     length = min(2 * signals.steps_per_epoch + 1, len(steps) // 3)
-    residual = steps - ndimage.median_filter(steps, size=max(length, 41), mode="nearest")
-    limit = 4 * MAD_TO_SIGMA * float(np.median(np.abs(residual))) + 1e-12
-    return np.asarray(np.clip(residual, -limit, limit))
+    size = max(length, 41)
+    middle = ndimage.median_filter(steps, size=size, mode="nearest")
+    limit = 4 * MAD_TO_SIGMA * float(np.median(np.abs(steps - middle))) + 1e-12
+    # Only to cut what stands out: the median itself would follow the wave.
+    cut = np.clip(steps, middle - limit, middle + limit)
+    return np.asarray(cut - ndimage.uniform_filter1d(cut, size=size, mode="nearest"))
 
 
 def _repetition(residual: FloatArray, per_epoch: int) -> float | None:
@@ -105,7 +108,9 @@ def _wave(signals: Signals) -> tuple[Finding, ...]:
     peak = lowest + int(np.argmax(power[lowest:]))
     period = len(residual) / peak
     wave = power[max(0, peak - 2) : peak + 3]
-    amplitude = 2 * math.sqrt(float(wave.sum()) / (len(residual) * float(np.sum(taper**2))))
+    # A wave of period 2 is its own mirror image: up to five sixths of its power lie on this side, not a quarter.
+    share = 2 / 3 if peak >= len(power) - 2 else 1 / 4
+    amplitude = math.sqrt(float(wave.sum()) / (share * len(residual) * float(np.sum(taper**2))))
     if ratio[peak] < WAVE_PEAK_RATIO or amplitude < WAVE_AMPLITUDE_NATS:
         return ()
     if _is_whole_fraction(signals.steps_per_epoch / period, tolerance=signals.steps_per_epoch / len(residual)):
