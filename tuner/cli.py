@@ -433,12 +433,13 @@ def diagnose(log: Path, loss_column: str | None, val_column: str | None, as_json
     from tuner.stability import logs
 
     examinations = diagnosis.examine(logs.read(log, loss_column=loss_column, val_column=val_column))
+    picture = diagnosis.write_picture(str(log), examinations, output) if output else None
     if as_json:
         _print_json(diagnosis.document(str(log), examinations))
     else:
         diagnosis.show(examinations, Console(stderr=True))
-    if output is not None:
-        _say(f"Picture: {diagnosis.write_picture(str(log), examinations, output)}")
+    if picture:
+        _say(f"Picture: {picture}")
 
 
 @cli.command(hidden=True)
