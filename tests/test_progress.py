@@ -117,8 +117,8 @@ def test_trials_that_had_ended_before_are_not_told_again() -> None:
 
 
 def test_quiet_is_silent() -> None:
-    assert shown([], [trial(0)], is_quiet=True) == ""
-    assert shown([], [trial(0)], is_quiet=True, is_terminal=True) == ""
+    assert shown([], [trial(0)], detail="quiet") == ""
+    assert shown([], [trial(0)], detail="quiet", is_terminal=True) == ""
 
 
 def test_the_terminal_shows_the_running_epoch_and_the_best() -> None:
@@ -310,3 +310,12 @@ def test_the_data_in_a_few_lines() -> None:
         "audit: Column 'p' has [/gaps].",
         "judged by validation loss; a constant answer has error 1.000",
     ]
+
+
+def test_epochs_are_shown_one_by_one_when_asked_for() -> None:
+    first, then = unfinished(0, Outcome.RUNNING, 0.5), unfinished(0, Outcome.RUNNING, 0.5, 0.25)
+    told = shown([], [first], [then], detail="epochs")
+    assert told.count("epoch 1 of") == 1
+    assert "trial 0: epoch 2 of" in told
+    assert "0.25" in told
+    assert "epoch" not in shown([], [first], [then])

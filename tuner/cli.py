@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Literal, NoReturn
 
 import click
 from click.core import ParameterSource
@@ -27,6 +27,8 @@ __all__ = ["cli", "main"]
 
 EXIT_DONE, EXIT_NOTHING_STABLE, EXIT_BUG, EXIT_SIGINT, EXIT_SIGTERM = 0, 1, 70, 130, 143
 ISSUES = "Please report it with the traceback, the command and the versions (python -m tuner --version; pip freeze)."
+
+Detail = Literal["quiet", "trials", "epochs"]
 
 # Options with another name, or a form that the type does not tell.
 _REPEATED = ("range", "fix")
@@ -158,6 +160,7 @@ def cli() -> None:
 @click.option(
     "--events", type=click.Path(path_type=Path, dir_okay=False), help="Append one JSON line for each event to FILE."
 )
+@click.option("-v", "--verbose", is_flag=True, help="A line for every epoch too.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the result.")
 @click.pass_context
 def search(
@@ -167,6 +170,7 @@ def search(
     run_dir: Path | None,
     as_json: bool,
     events: Path | None,
+    verbose: bool,
     quiet: bool,
     **options: Any,
 ) -> None:
@@ -180,13 +184,15 @@ def search(
     started = time.monotonic()
     config = _config(context, options, config_file)
     root, goes_on = (run_dir, os.path.isfile(run_dir / "config.yaml")) if run_dir else setup.choose_folder(config)
+    if not quiet:
+        _say(f"Reading {config.data or 'the digits'} ...")
     folder, dataset = setup.prepare(config, root)
     if not quiet:
         _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
         for line in progress.describe_data(dataset):
             _say(f"  {line}")
     try:
-        trials, report = _run(config, folder, events=events, quiet=quiet)
+        trials, report = _run(config, folder, events=events, detail=_detail(quiet, verbose))
     except TunerError:
         if not goes_on:
             setup.discard_if_unused(folder)
@@ -199,7 +205,7 @@ def search(
 
 
 def _run(
-    config: SearchConfig, folder: Any, *, events: Path | None, quiet: bool, only_confirm: bool = False
+    config: SearchConfig, folder: Any, *, events: Path | None, detail: Detail, only_confirm: bool = False
 ) -> tuple[Any, Path]:
     """Supervise the workers to the end of search and confirmation, then write the report."""
     from rich.console import Console
@@ -214,7 +220,7 @@ def _run(
     with folder.lock():
         log.emit("search_started", run=str(folder.root), trials=config.trials)
         try:
-            with Progress(Console(stderr=True), config, is_quiet=quiet) as live:
+            with Progress(Console(stderr=True), config, detail=detail) as live:
 
                 def tick() -> None:
                     trials = load_trials(folder)
@@ -230,6 +236,10 @@ def _run(
         report = write_report(folder)
         log.emit("search_finished", trials=len(trials))
     return trials, report
+
+
+def _detail(quiet: bool, verbose: bool) -> Detail:
+    return "quiet" if quiet else "epochs" if verbose else "trials"
 
 
 def _resume_command(root: Path) -> str:
@@ -298,7 +308,7 @@ def confirm(context: click.Context, /, run: Path, top: int, seeds: int, as_json:
     folder = RunFolder.open(run)
     if plan_confirmation(folder, top=top, seeds=seeds) is None:
         raise RunError(f"{str(run)!r} has no finished trial to confirm. Search first: python -m tuner search DATA")
-    trials, page = _run(folder.load_config(), folder, events=None, quiet=quiet, only_confirm=True)
+    trials, page = _run(folder.load_config(), folder, events=None, detail=_detail(quiet, False), only_confirm=True)
     for line in progress.summary_lines(trials, report=page, root=run):
         _say(line)
     if as_json:

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -48,20 +48,23 @@ class Progress:
     Args:
         console: Where to; live if it is a terminal, else one line for each finished trial.
         config: The search.
-        is_quiet: Show nothing.
+        detail: `quiet` shows nothing, `trials` a line for each trial, `epochs` one for each epoch too.
     """
 
-    def __init__(self, console: Console, config: SearchConfig, *, is_quiet: bool = False) -> None:
+    def __init__(
+        self, console: Console, config: SearchConfig, *, detail: Literal["quiet", "trials", "epochs"] = "trials"
+    ) -> None:
         self._console = console
         self._config = config
-        self._is_quiet = is_quiet
+        self._detail = detail
+        self._epochs_shown: dict[int, int] = {}
         self._started = time.monotonic()
         self._shown: set[int] = set()
         self._fresh_shown: set[tuple[int, int]] = set()
         self._finished_before: int | None = None
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
-            if console.is_terminal and not is_quiet
+            if console.is_terminal and detail != "quiet"
             else None
         )
 
@@ -81,9 +84,11 @@ class Progress:
             self._finished_before = len(finished)
             self._shown = {trial.number for trial in finished}
             self._fresh_shown = {(run.trial, run.seed_index) for run in _fresh_runs(finished)}
-        if self._is_quiet:
+        if self._detail == "quiet":
             return
         best = best_trial(trials)
+        if self._detail == "epochs":
+            self._show_epochs(trials)
         for trial in finished:
             if trial.number not in self._shown:
                 self._shown.add(trial.number)
@@ -94,6 +99,14 @@ class Progress:
                 self._console.print(_fresh_line(run), highlight=False, markup=False, soft_wrap=True)
         if self._live:
             self._live.update(self._picture(trials, len(finished), best, plan))
+
+    def _show_epochs(self, trials: Sequence[TrialRecord]) -> None:
+        for trial in trials:
+            shown = self._epochs_shown.get(trial.number, len(trial.epoch_losses) if trial.number in self._shown else 0)
+            for epoch, loss in enumerate(trial.epoch_losses[shown:], start=shown + 1):
+                line = f"trial {trial.number}: epoch {epoch} of {self._config.epochs}, validation loss {loss:.4g}"
+                self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+            self._epochs_shown[trial.number] = len(trial.epoch_losses)
 
     def _picture(
         self, trials: Sequence[TrialRecord], num_finished: int, best: TrialRecord | None, plan: ConfirmPlan | None
