@@ -11,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from reports.diagnosis import examine, write_picture
 from reports.page import render
 from tests.reports import synthetic
+from tests.stability.traces import decay, noisy, spiked, trace
+from tuner.stability.logs import ForeignLog
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
@@ -97,6 +100,15 @@ def test_a_page_without_figures_has_no_complaint_either(browser: str, tmp_path: 
     seen = visit(browser, render("runs/digits", **synthetic.run((), num_waiting=2).arguments()), tmp_path)
     assert seen.complaints == []
     assert drawn(seen.dom) == set()
+
+
+def test_a_diagnosis_draws_its_curve_and_marks(browser: str, tmp_path: Path) -> None:
+    losses = spiked(noisy(decay(), 0.1, 1), 1200, height=30)
+    page = write_picture("a.csv", examine([ForeignLog("a.csv", trace(losses))]), tmp_path / "diagnosis.html")
+    seen = visit(browser, page.read_text(encoding="utf-8"), tmp_path)
+    assert seen.complaints == []
+    assert drawn(seen.dom) == {"training-0"}
+    assert re.search(r"<text[^>]*>[^<]*loss spike", seen.dom)
 
 
 def test_the_policy_refuses_what_a_page_of_ours_never_holds(browser: str, tmp_path: Path) -> None:
