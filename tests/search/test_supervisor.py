@@ -309,6 +309,8 @@ class Search:
             str(trials),
             "--epochs",
             "2",
+            "--confirm",
+            "0",
             "--run",
             str(root),
         ]
