@@ -124,7 +124,7 @@ def _is_useful(remedy: Remedy, hyperparameters: Mapping[str, HyperparameterValue
     value = hyperparameters.get(remedy.parameter)
     if change.kind == "set":
         return value != change.value
-    return not (change.is_relative and value is None and remedy.parameter != "epochs") and value != 0
+    return not change.is_relative or remedy.parameter == "epochs" or value not in (None, 0)
 
 
 def _facts(
