@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Iterable, Sequence
@@ -116,8 +117,8 @@ def remarks(examination: Examination) -> list[str]:
 
 def show(examinations: Sequence[Examination], console: Console) -> None:
     """Print what was found, the worst training first; those without a finding in short at the end."""
-    found = [examination for examination in examinations if examination.symptoms or len(examinations) == 1]
-    for examination in found:
+    in_full = [bool(examination.symptoms) or len(examinations) == 1 for examination in examinations]
+    for examination in itertools.compress(examinations, in_full):
         console.print(headline(examination), highlight=False, markup=False, soft_wrap=True)
         if examination.symptoms:
             console.print(symptoms_table(examination))
@@ -126,11 +127,9 @@ def show(examinations: Sequence[Examination], console: Console) -> None:
         for line in remarks(examination):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
         console.print()
-    for examination in examinations:
-        if examination not in found:
-            console.print(
-                f"{headline(examination)} Nothing wrong was found.", highlight=False, markup=False, soft_wrap=True
-            )
+    for examination in itertools.compress(examinations, (not is_full for is_full in in_full)):
+        line = f"{headline(examination)} Nothing wrong was found."
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 def symptoms_table(examination: Examination) -> Table:
@@ -228,7 +227,7 @@ def _examine(log: ForeignLog) -> Examination:
 def _by_epoch(finding: Finding) -> Finding:
     """The finding of a log of epochs, in which no place is a step."""
     where, cause = (re.sub(r", step 1\b", "", text) for text in (finding.where, finding.cause))
-    return dataclasses.replace(finding, where=where, cause=cause)
+    return dataclasses.replace(finding, where=where, cause=re.sub(r"\bstep(s?)\b", r"epoch\1", cause))
 
 
 def _above(instability: float) -> str:

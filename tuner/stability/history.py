@@ -154,6 +154,8 @@ def _loss_name(history: History, asked: str | None) -> str:
         raise DataError(
             f"Column 'loss' of {history.name!r} holds no numbers. Write the loss of each epoch as a number."
         )
+    if not history.columns:
+        raise DataError(f"{history.name!r} has no column of numbers, so it is no log of a training.")
     near = _near_loss(history.columns)
     hint = f" Did you mean --loss-column {near!r}?" if near else " Name it with --loss-column NAME."
     raise DataError(f"{history.name!r} has no column 'loss'. Columns of numbers: {listed(history.columns)}.{hint}")
