@@ -228,7 +228,9 @@ def test_a_rise_of_the_loss_where_the_schedule_raises_the_rate_is_no_fault(facto
     assert bool(detect(plain(loss, rate=rate, validation=level(0.8, count=EPOCHS))).alarms) is is_found
 
 
-@pytest.mark.parametrize(("rise", "leading", "severity"), [(2.9, False, 0.0), (3.1, False, 0.15), (3.1, True, 0.4)])
+@pytest.mark.parametrize(
+    ("rise", "leading", "severity"), [(9.5, False, 0.0), (10.5, False, 0.15), (2.9, True, 0.0), (3.1, True, 0.4)]
+)
 def test_a_gradient_spike_is_told_and_an_alarm_only_before_a_loss_spike(rise, leading, severity):
     loss, norms = level(0.5), np.ones(STEPS * EPOCHS)
     norms[200] = rise

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from tuner.records import Finding, Trace
 from tuner.stability import probes, spikes, trends, waves
-from tuner.stability.score import EXPLODED_FACTOR, first_failure
+from tuner.stability.score import first_failure
 from tuner.stability.signals import Signals, read_signals
 from tuner.stability.symptoms import NotAssessed
 
@@ -22,6 +22,9 @@ ALARM_SEVERITY = 0.3
 # An unrecovered divergence is certain when it has lasted this long, in epochs. Source: convention; the design's "half
 # an epoch" is where it is reported.
 CERTAIN_DIVERGENCE_EPOCHS = 1.0
+
+# A loss this many times above chance counts as lost, unless it is still falling from there. Source: the score.
+EXPLODED_FACTOR = 1e6
 
 DETECTORS: tuple[Callable[[Signals], tuple[Finding, ...]], ...] = (
     spikes.outlier_batch,

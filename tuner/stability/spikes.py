@@ -52,6 +52,9 @@ FALLING_NATS = 0.05
 # A gradient stands out at this many standard deviations of its logarithm, and this factor. Source: the design (6);
 # the factor keeps out the last digits of converged trainings.
 GRADIENT_SIGMAS, GRADIENT_RISE_NATS = 6.0, math.log(3.0)
+# Without a loss spike after it, only this factor is worth a line. Source: convention; gradient norms have heavy tails,
+# and at 3 a third of the healthy synthetic traces got one.
+GRADIENT_ALONE_NATS = math.log(10.0)
 # Larger factors are told as this one. Source: convention; keeps them finite.
 MAX_TOLD_NATS = math.log(1e12)
 # A gradient spike belongs to a loss spike that starts at most so many steps later. Source: the design ("one before").
@@ -214,6 +217,8 @@ def gradient_spike(signals: Signals) -> tuple[Finding, ...]:
     starts = [spike.start for spike in find_spikes(signals)[0]]
     leading = [step for step in found if any(0 <= start - step <= GRADIENT_LEAD_STEPS for start in starts)]
     worst = int(found[int(np.argmax(rise[found - 1]))])
+    if not leading and rise[worst - 1] < GRADIENT_ALONE_NATS:
+        return ()
     largest = math.exp(min(float(rise[worst - 1]), MAX_TOLD_NATS))
     told = f", {len(leading)} of them just before a jump of the loss" if leading else ""
     return (
