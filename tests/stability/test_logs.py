@@ -617,6 +617,7 @@ def test_any_bytes(write: Write, content: bytes) -> None:
 
 @given(st.lists(NAMES, max_size=5), st.lists(st.lists(CELLS, max_size=6), max_size=12), st.sampled_from(",;\t|"))
 @example(["epoch", "loss"], [["0", "-1e308"], ["1", "1e308"], ["2", "0"]], ",")
+@example(["epoch", "loss", "accuracy"], [["0", "2", "1e-320"], ["1", "1", "1e-320"]], ",")
 @QUICK
 def test_any_table(write: Write, header: list[str], rows: list[list[str]], separator: str) -> None:
     text = "\n".join(separator.join(row) for row in [header, *rows])

@@ -33,6 +33,8 @@ MAX_LISTED = 12
 MAX_LOSS = 1e100
 # An accuracy that never gets beyond this multiple of its lowest value has not risen. Source: convention.
 FLAT_ACCURACY_FACTOR = 1.5
+# A lower accuracy is not that of a guess. Source: convention; a million classes.
+MIN_ACCURACY = 1e-6
 # A first loss beyond this multiple of the loss of guessing is an explosion, no chance level. Source: convention; with
 # a learning rate 600 times too high the first epoch of a digits net had 278, guessing has 2.3 (tests/stability).
 EXPLODED_START_FACTOR = 1.5
@@ -375,7 +377,7 @@ def _guessing_loss(columns: Mapping[str, Column]) -> float | None:
     known = {name.lower(): column for name, column in columns.items()}
     column = next((known[name] for name in ACCURACY_NAMES if name in known), None)
     values = np.empty(0) if column is None else column.values[np.isfinite(column.values)]
-    if not values.size or not 0 < values.min() < 1 or values.max() >= FLAT_ACCURACY_FACTOR * values.min():
+    if not values.size or not MIN_ACCURACY <= values.min() < 1 or values.max() >= FLAT_ACCURACY_FACTOR * values.min():
         return None
     share = float(values.min())
     others = max(1 / share - 1, 1.0)
