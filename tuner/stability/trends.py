@@ -251,7 +251,7 @@ def too_slow(signals: Signals) -> tuple[Finding, ...]:
 
 def _largest_drop(rate: FloatArray) -> float:
     """Largest factor by which the rate fell between two epochs; a cosine reaches zero, which is no drop."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         factors = rate[:-2] / rate[1:-1] if len(rate) > 2 else np.empty(0)
     factors = factors[np.isfinite(factors)]
     return float(factors.max(initial=1.0))
