@@ -490,7 +490,7 @@ def spaces(name: str | None, as_json: bool) -> None:
         for row in rows:
             scale = " (log)" if row.scale == "log" else ""
             table.add_row(row.name, row.type, row.range + scale, str(row.default), row.active_when)
-        Console().print(table)
+        Console(stderr=True).print(table)
 
 
 @contextlib.contextmanager

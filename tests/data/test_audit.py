@@ -264,3 +264,11 @@ def test_real_faults_are_found(shared_data, name, measured):
     for (code, evidence), value in measured.items():
         assert findings[code].evidence[evidence] == pytest.approx(value, rel=0.02)
     assert max(finding.severity for finding in findings.values()) < SEVERE
+
+
+def test_absurdly_large_values_count_as_infinite_and_break_no_other_check():
+    x = clean()
+    x[::9, 1] = 1e300
+    findings = found(*table(x))
+    assert findings["infinite_values"].evidence["rows_frac"] == pytest.approx(45 / 400)
+    assert not {"skew", "scale_spread", "outliers"} & set(findings)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from tuner.data.dataset import Dataset
 from tuner.data.split import Split
+from tuner.data.transformers import LARGEST_INPUT
 from tuner.records import Finding, Remedy
 
 __all__ = ["SEVERE", "audit"]
@@ -137,7 +138,7 @@ def _sample(dataset: Dataset, split: Split) -> Sample:
         if len(values) > MAX_ROWS:
             values = values[np.sort(generator.choice(len(values), MAX_ROWS, replace=False, shuffle=False))]
     columns = values.astype(np.float64)
-    columns[np.isinf(columns)] = np.nan
+    columns[np.abs(columns) > LARGEST_INPUT] = np.nan
     noun = "channel" if x.ndim > 2 else "step"
     names = dataset.spec.feature_names or tuple(f"{noun} {number}" for number in range(columns.shape[1]))
     return Sample(dataset, split, rows, columns, names, _digests(x))
@@ -194,11 +195,11 @@ def missing_values(sample: Sample) -> Finding | None:
 
 
 def infinite_values(sample: Sample) -> Finding | None:
-    """Infinite numbers, which usually come from a division by zero."""
+    """Infinite numbers, which usually come from a division by zero, and numbers absurdly large."""
     x = sample.dataset.x
     if x.dtype.kind != "f":
         return None
-    infinite = np.isinf(x[sample.rows]).reshape(len(sample.rows), -1).any(axis=1)
+    infinite = (np.abs(x[sample.rows]) > LARGEST_INPUT).reshape(len(sample.rows), -1).any(axis=1)
     if not infinite.any():
         return None
     share = float(infinite.mean())
@@ -208,9 +209,9 @@ def infinite_values(sample: Sample) -> Finding | None:
         severity=_graded(share, low=0.5, high=0.85),
         confidence=1.0,
         evidence={"rows_frac": share, "num_rows_examined": float(len(sample.rows))},
-        cause=f"{share:.1%} of the rows hold infinite numbers.",
+        cause=f"{share:.1%} of the rows hold numbers that are infinite or beyond {LARGEST_INPUT:.0e}.",
         examples=_examples(sample, sample.rows[infinite]),
-        remedies=(Remedy("imputer", "median or mean", "Infinite values are treated as missing."),),
+        remedies=(Remedy("imputer", "median or mean", "They are treated as missing."),),
     )
 
 
