@@ -17,6 +17,7 @@ from tuner.records import Outcome, SeedRun, Trace
 from tuner.stability.judgement import Judgement, Verdict
 from tuner.stability.score import failed_objective, failed_score, first_failure
 from tuner.training.monitor import StabilityMonitor
+from tuner.training.order import reshuffle_every_epoch, restore_order
 
 __all__ = ["StopTraining", "Training", "TrainingData", "release_memory", "train", "wants_one_hot"]
 
@@ -116,8 +117,10 @@ def train(
     keras.utils.set_random_seed(seed)
     try:
         model = _build(hypermodel, hp)
+        reshuffle_every_epoch(model, seed)
         callbacks = [monitor, _EpochHook(monitor, on_epoch), *fit_kwargs.pop("callbacks", ())]
         _fit(hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs)
+        restore_order(model)
         monitor.detach()
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
