@@ -22,7 +22,17 @@ from hypothesis import strategies as st
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault, RunError
 from tuner.records import DatasetRecord, DataSpec, Finding, Outcome, Remedy, SeedRun, StabilityScore, Trace
-from tuner.store import RunFolder, atomic_open, atomic_path, read_json, storage_errors, write_json, write_text
+from tuner.store import (
+    RunFolder,
+    atomic_open,
+    atomic_path,
+    read_json,
+    read_trace,
+    storage_errors,
+    write_json,
+    write_text,
+    write_trace,
+)
 
 SCORE = StabilityScore(0.9, 0.1, 0.05, 0.0, 0.02, None, None, not_assessed=("gap_growth: no validation",))
 SEED_RUN = SeedRun(
@@ -509,3 +519,9 @@ def test_a_lock_that_may_not_be_written_is_a_fault_of_the_environment(
     monkeypatch.setattr("filelock.FileLock.acquire", raising(errno.EACCES))
     with pytest.raises(EnvironmentFault, match="Permission denied"), folder.lock():
         pass
+
+
+def test_known_events_of_a_trace_read_back(tmp_path: Path) -> None:
+    whole = trace(events=((0, "resume"), (1200, "warm_restart")))
+    write_trace(tmp_path / "trace.npz", whole)
+    assert read_trace(tmp_path / "trace.npz").events == whole.events

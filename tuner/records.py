@@ -204,6 +204,8 @@ class Trace:
             over the last's), `zero_frac` (share of activations that are zero), `dead_frac` (share of units that are
             zero for every sample), `class_recall_min` (lowest recall of a class), `input_mean` and `input_std` (of
             what the network is fed), `regularisation_frac` (share of the total loss that is regularisation).
+        events: (step, kind) of what was meant to happen, such as `warm_restart` or `resume`: running best and noise
+            begin anew there, so that a scheduled rise is no fault.
     """
 
     step_loss: FloatArray
@@ -217,6 +219,7 @@ class Trace:
     chance_loss: float
     metrics: dict[str, FloatArray] = field(default_factory=dict)
     channels: dict[str, FloatArray] = field(default_factory=dict)
+    events: tuple[tuple[int, str], ...] = ()
 
     @property
     def num_epochs(self) -> int:

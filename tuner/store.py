@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import secrets
 import shutil
@@ -294,6 +295,7 @@ def write_trace(path: Path, trace: Trace) -> None:
     }
     arrays |= {f"metric/{name}": values for name, values in trace.metrics.items()}
     arrays |= {f"channel/{name}": values for name, values in trace.channels.items()}
+    arrays |= {"events": np.array(json.dumps(trace.events))} if trace.events else {}
     with atomic_open(path, "wb") as stream:
         np.savez_compressed(stream, **arrays)
 
@@ -311,6 +313,8 @@ def read_trace(path: Path) -> Trace:
             fields["metrics"] = _read_group(archive, "metric/")
             # Traces written before there were probes have none of these.
             fields["channels"] = _read_group(archive, "channel/")
+            events = json.loads(archive["events"].item()) if "events" in archive.files else []
+            fields["events"] = tuple((int(step), str(kind)) for step, kind in events)
             return Trace(**fields)
     except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
