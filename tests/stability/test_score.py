@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import math
 
 import numpy as np
@@ -9,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
-from tests.stability.traces import CHANCE, EPOCHS, STEPS, decay, noisy, spiked, trace
+from tests.stability.traces import CHANCE, EPOCHS, STEPS, decay, noisy, trace
 from tuner.records import Outcome
 from tuner.stability.score import (
     EXPLODED_FACTOR,
@@ -28,40 +27,6 @@ from tuner.stability.score import (
     smoothed_end,
 )
 
-SEEDS = range(20)
-
-
-def stabilities(loss, frac, shape="lognormal", **options):
-    return [score(trace(noisy(loss, frac, seed, shape), **options)).stability for seed in SEEDS]
-
-
-@pytest.mark.parametrize("shape", ["lognormal", "student", "gamma"])
-@pytest.mark.parametrize("frac", [0.05, 0.1, 0.2, 0.3])
-def test_clean_decay_is_stable_at_any_usual_batch_noise(frac, shape):
-    found = stabilities(decay(), frac, shape)
-    assert np.median(found) >= 0.95
-    assert np.quantile(found, 0.05) >= 0.90
-
-
-@pytest.mark.parametrize("steps", [30, 300])
-def test_clean_decay_is_stable_at_any_batch_size(steps):
-    found = stabilities(decay(steps * EPOCHS), 0.1, steps=steps)
-    assert np.median(found) >= 0.95
-
-
-def test_faults_are_ordered_from_harmless_to_fatal():
-    base = noisy(decay(), 0.1, seed=1)
-    outlier = spiked(base, 1000, length=1)
-    one = spiked(base, 1000)
-    four = spiked(spiked(spiked(one, 500), 1400), 1800)
-    wave = base * np.where(np.arange(len(base)) // 20 % 2, 2.0, 1.0)
-    collapse = np.where(np.arange(len(base)) < 1200, base, CHANCE)
-    broken = base.copy()
-    broken[1200:] = np.nan
-    ordered = [score(trace(loss)).stability for loss in (base, outlier, one, four, wave, collapse, broken)]
-    assert ordered == sorted(ordered, reverse=True)
-    assert len(set(ordered)) == len(ordered)
-
 
 def test_over_fitting_costs_and_a_constant_gap_is_free():
     base = noisy(decay(), 0.1, seed=2)
@@ -73,37 +38,6 @@ def test_over_fitting_costs_and_a_constant_gap_is_free():
     assert over.validation_drawdown > 0.1
     assert over.gap_growth > 0.05
     assert over.stability < healthy.stability - 0.15
-
-
-def test_a_good_fall_of_the_loss_is_free():
-    base = noisy(decay(), 0.1, seed=3)
-    dropped = np.where(np.arange(len(base)) < 1000, base, base * 0.3)
-    assert score(trace(dropped)).stability >= score(trace(base)).stability - 0.01
-
-
-def test_a_long_run_does_not_dilute_a_spike_of_the_same_planned_budget():
-    base = noisy(decay(), 0.1, seed=4)
-    early = score(trace(spiked(base, 800)))
-    late = score(trace(spiked(base, 1700)))
-    assert early.drawdown == pytest.approx(late.drawdown, rel=0.1)
-
-
-def test_online_the_score_never_heals_by_waiting():
-    loss = spiked(noisy(decay(), 0.1, seed=5), 600)
-    drawdowns = [score(trace(loss[:end], planned=EPOCHS)).drawdown for end in range(800, 2001, 100)]
-    assert all(after >= before for before, after in itertools.pairwise(drawdowns))
-
-
-@pytest.mark.parametrize("unit", [1e-3, 1e6])
-def test_the_unit_of_the_loss_is_irrelevant(unit):
-    loss = spiked(noisy(decay(), 0.2, seed=6), 900)
-    assert score(trace(loss * unit, chance=CHANCE * unit)).stability == pytest.approx(score(trace(loss)).stability)
-
-
-def test_rises_far_below_the_floor_do_not_matter():
-    loss = decay() - 0.2 + 1e-6
-    loss[1500:] = np.where(np.arange(500) // 50 % 2, 1e-5, 1e-6)
-    assert score(trace(loss)).stability > 0.99
 
 
 @pytest.mark.parametrize(("at", "expected"), [(0, -1.0), (500, -0.75), (1500, -0.25)])
@@ -152,6 +86,30 @@ def test_a_huge_loss_at_the_start_that_came_down_is_no_failure():
 @pytest.mark.parametrize(("level", "learns"), [(NOT_LEARNING_FRAC + 1e-3, False), (NOT_LEARNING_FRAC - 1e-3, True)])
 def test_learning_is_decided_on_both_sides_of_its_threshold(level, learns):
     assert is_learning(trace(np.full(STEPS * EPOCHS, CHANCE * level))) is learns
+
+
+@pytest.mark.parametrize("chance", [2.0, 0.0, -1.0])
+def test_negative_losses_are_judged_on_a_signed_scale_and_it_says_so(chance):
+    falling = np.linspace(2.0, -3.0, STEPS * EPOCHS)
+    rising = np.where(np.arange(STEPS * EPOCHS) < 1500, falling, 2.0)
+    healthy, faulty = (score(trace(loss, chance=chance)) for loss in (falling, rising))
+    assert healthy.instability < 0.05
+    assert faulty.instability > 1.0
+    for found in (healthy, faulty):
+        assert any("signed scale" in part for part in found.not_assessed)
+
+
+@pytest.mark.parametrize("count", [5, 25])
+def test_lengths_that_disagree_leave_the_gap_unassessed_and_name_both(count):
+    found = score(trace(decay(), validation=np.full(count, 1.0)))
+    assert found.gap_growth is None
+    assert any(f"{EPOCHS} training and {count} validation epochs" in part for part in found.not_assessed)
+
+
+def test_an_empty_trace_has_a_score_that_says_that_nothing_was_judged():
+    found = score(trace(np.empty(0), validation=[]))
+    assert (found.stability, found.instability) == (1.0, 0.0)
+    assert {part.split(" (")[0] for part in found.not_assessed} == {"training loss", "validation loss"}
 
 
 def test_too_little_to_judge_says_so():

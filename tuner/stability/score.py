@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import bisect
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,9 +46,10 @@ DEPTH_POWER = 1.5
 # Window of the running best: this share of the planned budget in steps, within these limits. Source: contract, point 3
 # (wider ones lag behind a steep fall, narrower ones take noise for a best).
 BEST_WINDOW_FRAC, MIN_BEST_WINDOW_STEPS, MAX_BEST_WINDOW_STEPS = 1 / 25, 17, 257
-# Medians down to a quarter of that window take part in the running best, but none of fewer steps than this: the lower
-# tail of five 50 % Student t4 losses reached 3 nats (200 clean steps then scored 0.37). Source: contract, point 1.
-BEST_WINDOW_SPAN, LEAST_BEST_WINDOW_STEPS = 4, 9
+# Medians down to half of that window take part in the running best, but none of fewer steps than this: the lower
+# tail of five to nine losses with 50 % noise reaches 3 nats (clean steps then scored 0.37 to 0.71). Source: contract,
+# point 1.
+BEST_WINDOW_SPAN, LEAST_BEST_WINDOW_STEPS = 2, 17
 # The noise is the smallest spread of second differences over these lags: an oscillation of period 2, 3 or 4 cancels in
 # one of them, and so is not taken for noise. Source: contract, point 4.
 NOISE_LAGS = (1, 2, 3, 4)
@@ -119,7 +121,7 @@ class _Sensitivity:
 
 
 # Source: contract, points 1 and 3. Epochs are few, so their limits are lower: fewer of them exceed a limit by chance.
-STEPS = _Sensitivity((1, 3, 5, 9, 17, 33, 65, 129, 257), 100, 6.0, 6.0, 4.5, 3.0, 3.5)
+STEPS = _Sensitivity((1, 3, 5, 9, 17, 33, 65, 129, 257), 100, 6.0, 5.0, 4.5, 3.0, 3.5)
 EPOCHS = _Sensitivity((1, 3), 20, 1.5, 4.0, 3.0, 2.0, 2.3)
 
 
@@ -148,6 +150,8 @@ def score(trace: Trace) -> StabilityScore:
     train = _training_drawdown(trace, not_assessed)
     validation = _validation_drawdown(trace, not_assessed)
     gap = _gap_growth(trace, not_assessed)
+    if not all(_is_relative(losses, trace.chance_loss) for losses in (trace.step_loss, trace.validation_loss)):
+        not_assessed.append("losses relative to chance (some are negative, or chance is; judged on a signed scale)")
     instability = min(
         MAX_INSTABILITY_NATS,
         (train.depth + train.unrecovered if train else 0.0)
@@ -187,8 +191,10 @@ def first_failure(trace: Trace) -> int | None:
 
 def _explosion(trace: Trace) -> int | None:
     """Step at which the loss went beyond all measure, if it is still there in the last epoch."""
-    limit = EXPLODED_FACTOR * trace.chance_loss
-    if not trace.train_loss.size or trace.train_loss[-1] <= limit:
+    if not trace.train_loss.size:
+        return None
+    limit = EXPLODED_FACTOR * _unit(trace.chance_loss, trace.train_loss)
+    if trace.train_loss[-1] <= limit:
         return None
     beyond = np.flatnonzero(trace.step_loss > limit)
     return int(beyond[0]) if beyond.size else trace.num_epochs * trace.steps_per_epoch
@@ -197,7 +203,8 @@ def _explosion(trace: Trace) -> int | None:
 def is_learning(trace: Trace) -> bool:
     """Whether the best smoothed loss came below chance level; True when there is nothing to judge by."""
     if trace.step_loss.size >= MIN_STEPS:
-        best = float(np.min(_median(trace.step_loss, _best_window_steps(trace))))
+        width = min(max(_best_window_steps(trace), trace.steps_per_epoch), trace.step_loss.size // 2) // 2 * 2 + 1
+        best = float(np.min(_trailing(_median(trace.step_loss, width), width)))
     elif trace.train_loss.size:
         best = float(np.min(trace.train_loss))
     else:
@@ -266,10 +273,12 @@ def _failed(progress_frac: float) -> StabilityScore:
 
 def _training_drawdown(trace: Trace, not_assessed: list[str]) -> _Drawdown | None:
     if trace.step_loss.size >= MIN_STEPS:
-        log_loss = _log_loss(trace.step_loss, trace.chance_loss)
-        epoch_steps = max(1, trace.steps_per_epoch)
         return _drawdown(
-            log_loss, _planned_steps(trace), best_window=_best_window_steps(trace), epoch_steps=epoch_steps
+            _log_loss(trace.step_loss, trace.chance_loss),
+            _planned_steps(trace),
+            best_window=_best_window_steps(trace),
+            epoch_steps=max(1, trace.steps_per_epoch),
+            restarts=[step for step, _ in trace.events],
         )
     if trace.train_loss.size >= MIN_EPOCHS:
         not_assessed.append("single steps (epoch-level only)")
@@ -287,8 +296,13 @@ def _validation_drawdown(trace: Trace, not_assessed: list[str]) -> _Drawdown | N
 
 
 def _epoch_drawdown(losses: FloatArray, trace: Trace) -> _Drawdown:
-    planned = max(len(losses), trace.planned_epochs)
-    return _drawdown(_log_loss(losses, trace.chance_loss), planned, best_window=max(EPOCHS.windows), epoch_steps=None)
+    return _drawdown(
+        _log_loss(losses, trace.chance_loss),
+        max(len(losses), trace.planned_epochs),
+        best_window=max(EPOCHS.windows),
+        epoch_steps=None,
+        restarts=[step // max(1, trace.steps_per_epoch) for step, _ in trace.events],
+    )
 
 
 def _planned_steps(trace: Trace) -> int:
@@ -301,20 +315,31 @@ def _best_window_steps(trace: Trace) -> int:
     return max(window for window in STEPS.windows if window <= share)
 
 
+def _unit(chance_loss: float, losses: FloatArray) -> float:
+    """What losses are measured by: the chance loss, or their own size where that is 0."""
+    return abs(chance_loss) or float(np.max(np.abs(losses))) or 1.0
+
+
+def _is_relative(losses: FloatArray, chance_loss: float) -> bool:
+    return chance_loss > 0 and bool(np.all(losses >= 0))
+
+
 def _log_loss(losses: FloatArray, chance_loss: float) -> FloatArray:
     """The loss in nats relative to the chance loss; signed and linear near 0 where losses are negative."""
     losses = np.asarray(losses, dtype=float)
-    if chance_loss > 0 and np.all(losses >= 0):
+    if _is_relative(losses, chance_loss):
         with np.errstate(over="ignore"):
             relative = np.minimum(losses / chance_loss, MAX_RELATIVE_LOSS)
         return np.asarray(np.log(relative + LOSS_FLOOR_FRAC), dtype=float)
-    unit = abs(chance_loss) or float(np.max(np.abs(losses))) or 1.0
+    unit = _unit(chance_loss, losses)
     with np.errstate(over="ignore"):
         relative = np.clip(losses / unit, -MAX_RELATIVE_LOSS, MAX_RELATIVE_LOSS)
     return np.asarray(np.arcsinh(relative), dtype=float)
 
 
-def _drawdown(log_loss: FloatArray, planned: int, *, best_window: int, epoch_steps: int | None) -> _Drawdown:
+def _drawdown(
+    log_loss: FloatArray, planned: int, *, best_window: int, epoch_steps: int | None, restarts: Sequence[int] = ()
+) -> _Drawdown:
     """Drawdown of a loss above its running best, beyond its noise.
 
     Every entry of the depth is settled by what came before and the half window after it, so that a longer look at
@@ -323,11 +348,23 @@ def _drawdown(log_loss: FloatArray, planned: int, *, best_window: int, epoch_ste
     Args:
         log_loss: Finite; shape (n,).
         planned: Length of the planned budget: a long run does not dilute a spike.
-        best_window: Width of the widest medians; fewer values are not judged.
+        best_window: Width of the widest medians; stretches of fewer values are not judged.
         epoch_steps: Steps of an epoch, or None if the values are epochs.
+        restarts: Where running best and noise begin anew.
     """
-    if len(log_loss) <= best_window:
-        return _Drawdown(0.0, 0.0)
+    area, unrecovered = 0.0, 0.0
+    for stretch in np.split(log_loss, sorted({at for at in restarts if 0 < at < len(log_loss)})):
+        if len(stretch) <= best_window:
+            continue
+        depth, unrecovered = _stretch_depth(stretch, planned, best_window=best_window, epoch_steps=epoch_steps)
+        area += math.fsum(depth**DEPTH_POWER)
+    return _Drawdown(depth=(area / planned) ** (1 / DEPTH_POWER), unrecovered=unrecovered)
+
+
+def _stretch_depth(
+    log_loss: FloatArray, planned: int, *, best_window: int, epoch_steps: int | None
+) -> tuple[FloatArray, float]:
+    """Depth at each time, and what never recovered, of a loss without restarts."""
     limits = EPOCHS if epoch_steps is None else STEPS
     medians = {window: _median(log_loss, window) for window in limits.windows if window <= best_window}
     level = _trailing(medians[best_window], best_window)
@@ -337,10 +374,7 @@ def _drawdown(log_loss: FloatArray, planned: int, *, best_window: int, epoch_ste
     if epoch_steps is not None:
         depth = np.maximum(depth, _swing_depth(log_loss, level, noise, planned=planned, epoch_steps=epoch_steps))
     depth[:best_window] = 0.0
-    return _Drawdown(
-        depth=(math.fsum(depth**DEPTH_POWER) / planned) ** (1 / DEPTH_POWER),
-        unrecovered=_unrecovered(medians[best_window], float(noise[-1]), best_window, limits),
-    )
+    return depth, _unrecovered(medians[best_window], float(noise[-1]), best_window, limits)
 
 
 def _median(values: FloatArray, window: int) -> FloatArray:
@@ -424,12 +458,15 @@ def _swing_depth(
     reach = SWING_CLIP_SIGMAS * noise
     sums = np.concatenate(([0.0], np.cumsum(level + np.clip(log_loss - level, -reach, reach))))
     for width in SWING_WIDTHS_STEPS:
-        start = span + 2 * width - 2
+        stride = max(1, width // 4)
+        count = span // stride
+        start = (count - 1) * stride + 2 * width - 1
         if width * MIN_SWING_WIDTHS > span or start >= len(log_loss):
             break
         means = (sums[width:] - sums[:-width]) / width
-        rises = means[width:] - means[:-width]
-        upper = ndimage.percentile_filter(rises, 75, size=span)[span // 2 :][: len(log_loss) - start]
+        rises = (means[width:] - means[:-width])[::stride]
+        upper = ndimage.percentile_filter(rises, 75, size=count)[count // 2 :][: len(rises) - count + 1]
+        upper = np.repeat(upper, stride)[: len(log_loss) - start]
         factor = SWING_FACTOR + SWING_FEW_FACTOR * math.sqrt(width / min(span, epoch_steps))
         limit = factor / MAD_TO_SIGMA * math.sqrt(2 / width) * noise[start:]
         scale = SWING_DEPTH_STEP if width == 1 else SWING_DEPTH_MEAN
@@ -455,7 +492,7 @@ def _gap_growth(trace: Trace, not_assessed: list[str]) -> float | None:
     if epochs != trace.train_loss.size:
         not_assessed.append(f"gap growth ({trace.train_loss.size} training and {epochs} validation epochs)")
         return None
-    unit = abs(trace.chance_loss) or 1.0
+    unit = _unit(trace.chance_loss, trace.validation_loss)
     with np.errstate(over="ignore"):
         gap = np.clip((trace.validation_loss - trace.train_loss) / unit, -MAX_RELATIVE_LOSS, MAX_RELATIVE_LOSS)
     validation = _median(trace.validation_loss, END_EPOCHS)
