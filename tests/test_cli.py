@@ -106,7 +106,7 @@ def test_every_option_is_documented_and_no_other(name: str) -> None:
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_documented_defaults_are_the_real_ones(name: str) -> None:
-    context = click.Context(cli.commands[name])
+    context = click.Context(cli.commands[name], **cli.context_settings)
     for flags, option in options_of(cli.commands[name]).items():
         default, told = option.get_default(context), documented()[name][flags]
         if option.is_flag:

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 __all__ = [
     "FINISHED_OUTCOMES",
+    "MIN_FRESH_RUNS",
     "ConfirmPlan",
     "DataSpec",
     "DatasetRecord",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -19,8 +20,8 @@ def test_best_in_words() -> None:
     assert f"The best of 30 finished configurations is trial {ranked[0].number}: accuracy 0.97" in text
     assert PLUS_MINUS in text
     assert "270 validation samples" in text
-    assert "Its stability is 0.9" in text
-    assert "above its own best all along" in text
+    assert re.search(r"Its stability is (0\.9|1)", text)
+    assert "above its own best" in text
     assert "not confirmed on fresh seeds" in text
 
 

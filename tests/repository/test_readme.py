@@ -92,7 +92,9 @@ def tuner_commands() -> list[Command]:
     """`python -m tuner ...` and `tuner ...`, as what follows the program's name."""
     by_module = [found for found in commands(program="python") if found.words[1:3] == ("-m", "tuner")]
     cut = [(found, 3) for found in by_module] + [(found, 1) for found in commands(program="tuner")]
-    return [dataclasses.replace(found, words=found.words[start:]) for found, start in cut]
+    # `COMMAND` stands for any.
+    found_words = [dataclasses.replace(found, words=found.words[start:]) for found, start in cut]
+    return [found for found in found_words if found.words[:1] != ("COMMAND",)]
 
 
 def parse(words: tuple[str, ...]) -> None:
@@ -103,7 +105,8 @@ def parse(words: tuple[str, ...]) -> None:
         ConfigError: The program would refuse a value.
     """
     command: click.Command = cli
-    context = click.Context(command, info_name="tuner")
+    # With the settings: click keeps the help option of the first context that asks for one.
+    context = click.Context(command, info_name="tuner", **command.context_settings)
     while isinstance(command, click.Group):
         _, rest, _ = command.make_parser(context).parse_args(list(words))
         if not rest:

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import struct
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -391,7 +392,15 @@ def test_a_folder_of_keras(tmp_path: Path) -> None:
     assert log.name == "logs"
     np.testing.assert_allclose(log.trace.train_loss, LOSSES, rtol=1e-6)
     np.testing.assert_allclose(log.trace.validation_loss, VALIDATION, rtol=1e-6)
-    assert "tensorflow" not in sys.modules
+
+
+def test_a_folder_of_keras_is_read_without_tensorflow(tmp_path: Path) -> None:
+    folder = keras_folder(tmp_path / "logs", train=events("epoch_loss", LOSSES))
+    code = (
+        "import pathlib, sys; from tuner.stability.logs import read; "
+        "assert read(pathlib.Path(sys.argv[1])); assert 'tensorflow' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code, str(folder)], check=True, timeout=60)
 
 
 def test_a_folder_of_several_trainings(tmp_path: Path) -> None:

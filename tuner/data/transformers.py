@@ -15,7 +15,7 @@ import numpy.typing as npt
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
 from sklearn.utils.validation import check_is_fitted, validate_data
 
-__all__ = ["AddChannel", "OverflowToMissing", "PerChannel", "Winsorizer"]
+__all__ = ["LARGEST_INPUT", "AddChannel", "OverflowToMissing", "PerChannel", "Winsorizer"]
 
 # Values beyond this many (scaled) units are clipped: they tell a network nothing more, and overflow float32 soon.
 # Source: convention; a spike of 700,000 in a signal of standard deviation 30 still passes unchanged.
