@@ -100,26 +100,33 @@ def validation(seeds: int) -> None:
 
 
 def order(seeds: int) -> None:
-    """Point 4: instability of each fault, and in how many runs the order to the next one is broken."""
+    """Point 4: instability of each fault, and in how many runs the order is broken."""
     rows = []
     for factor in (2.0, 3.0):
         for steps, epochs in ((20, 50), (100, 20), (1000, 20)):
             for frac in LEVELS:
                 found = [_instabilities(steps, epochs, frac=frac, seed=seed, factor=factor) for seed in range(seeds)]
-                values = np.array(found)
-                broken = np.mean([not is_ordered(row) for row in values])
+                hidden = np.mean([row[1] <= row[0] for row in found])
+                broken = np.mean([not is_ordered(row) for row in found])
+                means = map(float, np.mean(found, axis=0))
                 rows.append(
-                    [factor, f"{steps} x {epochs}", f"{frac:.0%}", *map(float, values.mean(0)), f"{broken:.0%}"]
+                    [f"x{factor:.0f}", f"{steps} x {epochs}", f"{frac:.0%}", *means, f"{hidden:.0%}", f"{broken:.0%}"]
                 )
-    print("Instability by fault; the last column is the share of runs whose faults are not in order\n")
+    print(
+        "Instability by fault; share of runs in which an outlier batch is not seen, and in which the rest of the\n"
+        "order (up to the oscillations, in either order; and over-fitting before collapse) is broken\n"
+    )
     names = ["clean", "outlier", "spike", "four", "period 2", "period 40", "over-fitting", "collapse"]
-    table(["oscillation", "steps x epochs", "noise", *names, "broken"], rows)
+    table(["oscillation", "steps x epochs", "noise", *names, "hidden", "broken"], rows)
 
 
 def is_ordered(instability: Sequence[float]) -> bool:
-    """Whether the faults (all but NaN) cost more and more, the two oscillations in either order."""
+    """Whether the faults (all but NaN) cost more and more, but for an outlier batch that costs nothing.
+
+    A factor-3 oscillation may be dearer than this over-fitting: how they compare depends on both sizes.
+    """
     healthy, outlier, one, four, fast, slow, over, collapse = instability
-    return healthy < outlier < one < four < min(fast, slow) and max(fast, slow) < over < collapse
+    return healthy <= outlier < one < four < min(fast, slow) and four < over < collapse
 
 
 def _instabilities(steps: int, epochs: int, *, frac: float, seed: int, factor: float) -> list[float]:
