@@ -27,7 +27,7 @@ help:
 	@echo "make clean    remove .venv, caches and build output; runs/ stays"
 
 search: $(INSTALLED)
-	@$(BIN)/python -m tuner search $(ARGS)
+	@TUNER_PROGRAM="$(BIN)/python -m tuner" $(BIN)/python -m tuner search $(ARGS)
 
 test: $(INSTALLED_TEST)
 	$(BIN)/python -m pytest $(ARGS)

@@ -22,6 +22,7 @@ from click.core import ParameterSource
 from tuner import __version__
 from tuner.config import SearchConfig, resolve
 from tuner.errors import ConfigError, RunError, TunerError, package_faults
+from tuner.records import Outcome
 
 __all__ = ["cli", "main"]
 
@@ -179,7 +180,7 @@ def search(
     DATA is a folder with one sub-folder of images for each class, a .npz file, or a .csv, .tsv or .parquet table.
     """
     from tuner import progress
-    from tuner.search import setup
+    from tuner.search import plan, setup
 
     started = time.monotonic()
     config = _config(context, options, config_file)
@@ -199,6 +200,8 @@ def search(
         raise
     for line in progress.summary_lines(trials, report=report, root=root):
         _say(line)
+    if config.time_limit and not plan.is_finished(folder, config):
+        _say("The time limit came before the end of search and confirmation; the same command goes on.")
     if as_json:
         _print_json(progress.result(trials, root=root, seconds=time.monotonic() - started))
     context.exit(_verdict(trials))
@@ -229,7 +232,8 @@ def _run(
 
                 supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm)
         except (KeyboardInterrupt, Terminated):
-            _say(f"Stopping. The same command goes on where this one stopped: {_resume_command(folder.root)}")
+            again = _resume_command(None if only_confirm else folder.root)
+            _say(f"Stopping. The same command goes on where this one stopped: {again}")
             log.emit("search_stopped")
             raise
         trials = load_trials(folder)
@@ -242,13 +246,20 @@ def _detail(quiet: bool, verbose: bool) -> Detail:
     return "quiet" if quiet else "epochs" if verbose else "trials"
 
 
-def _resume_command(root: Path) -> str:
+def _resume_command(root: Path | None) -> str:
+    """The command that was typed; that of a search names its run folder."""
     import shlex
 
-    arguments = [argument for argument in sys.argv[1:]]
-    if "--run" not in arguments and not any(argument.startswith("--run=") for argument in arguments):
-        arguments += ["--run", str(root)]
-    return "python -m tuner " + shlex.join(arguments)
+    from tuner.progress import PROGRAM
+
+    arguments = sys.argv[1:]
+    if (
+        root is not None
+        and "--run" not in arguments
+        and not any(argument.startswith("--run=") for argument in arguments)
+    ):
+        arguments = [*arguments, "--run", str(root)]
+    return f"{PROGRAM} {shlex.join(arguments)}"
 
 
 def _verdict(trials: Any) -> int:
@@ -306,7 +317,9 @@ def confirm(context: click.Context, /, run: Path, top: int, seeds: int, as_json:
 
     started = time.monotonic()
     folder = RunFolder.open(run)
-    if plan_confirmation(folder, top=top, seeds=seeds) is None:
+    with folder.lock():
+        plan = plan_confirmation(folder, top=top, seeds=seeds)
+    if plan is None:
         raise RunError(f"{str(run)!r} has no finished trial to confirm. Search first: python -m tuner search DATA")
     trials, page = _run(folder.load_config(), folder, events=None, detail=_detail(quiet, False), only_confirm=True)
     for line in progress.summary_lines(trials, report=page, root=run):
@@ -324,17 +337,18 @@ def status(run: Path, as_json: bool) -> None:
     from rich.console import Console
 
     from tuner import progress
-    from tuner.records import Outcome
+    from tuner.search.plan import is_finished
     from tuner.search.study import load_trials
     from tuner.store import RunFolder
 
     folder = RunFolder.open(run)
     config, trials = folder.load_config(), load_trials(folder)
-    # A trial that was put back has been started, but nothing trains it.
+    is_supervised = folder.is_held()
+    # A trial that was put back, or whose supervisor died, has been started, but nothing trains it.
     seconds = sum(
         (trial.finished or time.time()) - trial.started
         for trial in trials
-        if trial.started and (trial.finished or trial.outcome is Outcome.RUNNING)
+        if trial.started and (trial.finished or (trial.outcome is Outcome.RUNNING and is_supervised))
     )
     if as_json:
         _print_json(progress.result(trials, root=run, seconds=seconds))
@@ -343,8 +357,10 @@ def status(run: Path, as_json: bool) -> None:
     finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
     told = f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if not is_supervised and not is_finished(folder, config):
+        console.print("Not running now; the same search command goes on.")
     for trial in trials:
-        if trial.outcome is Outcome.RUNNING:
+        if trial.outcome is Outcome.RUNNING and is_supervised:
             console.print(f"trial {trial.number}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
     if finished:
         console.print(progress.leaders_table(trials))
@@ -409,7 +425,10 @@ def predict(bundle: Path, data: str, output: Path) -> None:
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
-def train(config: Path, data: str | None, seed: int | None, output: Path | None, as_json: bool) -> None:
+@click.pass_context
+def train(
+    context: click.Context, /, config: Path, data: str | None, seed: int | None, output: Path | None, as_json: bool
+) -> None:
     """Train an exported configuration again: CONFIG is a bundle or its config.yaml."""
     with _quiet_tensorflow():
         from tuner.retrain import train_again
@@ -417,8 +436,11 @@ def train(config: Path, data: str | None, seed: int | None, output: Path | None,
         outcome = train_again(config, data, seed=seed, output=output)
     for name, value in outcome.items():
         _say(f"{name}: {value}")
+    if output is not None and "bundle" not in outcome:
+        _say("No bundle was written: the training failed.")
     if as_json:
         _print_json(outcome)
+    context.exit(EXIT_NOTHING_STABLE if Outcome(outcome["outcome"]).is_failed else EXIT_DONE)
 
 
 @cli.command()

@@ -22,6 +22,7 @@ from tuner.data import cache, pipelines, split, transformers
 from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
+from tuner.progress import PROGRAM
 from tuner.records import DatasetRecord, DataSpec, SeedRun, TrialRecord
 from tuner.search.context import discover_space, hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.search.study import load_trials
@@ -29,8 +30,9 @@ from tuner.search.tuner import save_model
 from tuner.stability.ranking import best_trial, median_seed_run
 from tuner.store import RunFolder, read_json, storage_errors, write_json, write_text
 from tuner.training import seedrun
+from tuner.training.losses import wants_one_hot
 
-__all__ = ["export_bundle", "finite", "package_versions", "write_bundle"]
+__all__ = ["export_bundle", "finite", "package_versions", "refuse_occupied", "write_bundle"]
 
 # Packages whose versions a bundle names, and those of them that train.py needs.
 _PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "pillow", "skops")
@@ -53,7 +55,7 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
     Raises:
         RunError: No trial can be exported, or the output folder is not empty.
     """
-    _refuse_occupied(output)
+    refuse_occupied(output)
     record = _chosen(folder, trial)
     run = median_seed_run(record)
     dataset = folder.load_dataset()
@@ -69,7 +71,7 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
         f"Bundle of trial {record.number} written to {output} ({_confirmation(record)}).",
         f"On the test part, which the search never saw: {figures}",
         *notes,
-        f"Next:   python -m tuner predict {output} DATA -o predictions.csv",
+        f"Next:   {PROGRAM} predict {output} DATA -o predictions.csv",
         f"        python {output / 'train.py'} DATA   (stand-alone, without this package)",
     ]
 
@@ -97,7 +99,7 @@ def write_bundle(
         RunError: The folder is not empty.
         EnvironmentFault: It cannot be written.
     """
-    _refuse_occupied(output)
+    refuse_occupied(output)
     with _appearing_folder(output) as temporary:
         bundle = Bundle(temporary)
         save_model(model, bundle.model_file)
@@ -127,7 +129,12 @@ def package_versions() -> dict[str, str]:
     return found
 
 
-def _refuse_occupied(output: Path) -> None:
+def refuse_occupied(output: Path) -> None:
+    """Refuse a folder that holds something, before the work is done.
+
+    Raises:
+        RunError: It exists and is not empty.
+    """
     with storage_errors(output):
         if output.exists() and (not output.is_dir() or any(output.iterdir())):
             raise RunError(f"{str(output)!r} exists and is not empty. Give -o a new folder, or remove it first.")
@@ -136,6 +143,7 @@ def _refuse_occupied(output: Path) -> None:
 @contextlib.contextmanager
 def _appearing_folder(output: Path) -> Iterator[Path]:
     """A temporary folder that becomes `output` when the block ends without an error."""
+    output = output.resolve()  # "." cannot be replaced
     with storage_errors(output):
         output.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=output.parent, prefix=f".{output.name}."))
@@ -248,7 +256,7 @@ def _rendered(bundle: Bundle, config: BundleConfig, *, model: Any, notes: Sequen
         "split": split,
         "batch_size": config.hyperparameters.get("batch_size", 32),
         "is_weighted": config.hyperparameters.get("balance") == "class_weights",
-        "one_hot": seedrun.wants_one_hot(model),
+        "one_hot": wants_one_hot(model),
         "notes": notes,
     }
     templates = jinja2.Environment(

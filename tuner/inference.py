@@ -16,6 +16,7 @@ from tuner.data import pipelines, sources
 from tuner.data.cache import Part
 from tuner.errors import BundleError
 from tuner.store import atomic_open
+from tuner.training.losses import ends_with_logits, is_classifier
 
 __all__ = ["evaluate", "load_model", "outputs", "predict_file"]
 
@@ -51,12 +52,9 @@ def outputs(model: Any, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         Shape (rows, classes), or (rows, 1) for regression.
     """
     raw = np.asarray(model.predict(x, batch_size=BATCH_ROWS, verbose=0), dtype=np.float64).reshape(len(x), -1)
-    loss = model.loss
-    name = str(loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", "")))
-    if not any(word in name for word in ("crossentropy", "focal", "kl_divergence")):
+    if not is_classifier(model):
         return raw
-    config = loss.get_config() if isinstance(loss, keras.losses.Loss) else {}
-    if config.get("from_logits", False):
+    if ends_with_logits(model):
         raw = special.expit(raw) if raw.shape[1] == 1 else special.softmax(raw, axis=1)
     return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shlex
 import statistics
 import time
@@ -27,6 +28,8 @@ from tuner.store import storage_errors
 
 __all__ = ["Events", "Progress", "describe_data", "duration", "leaders_table", "metric_text", "result", "summary_lines"]
 
+# What a user types before the name of a command; the Makefile knows that no environment is active.
+PROGRAM = os.environ.get("TUNER_PROGRAM", "python -m tuner")
 NOT_CONFIRMED = " (one seed; not confirmed on fresh seeds)"
 # Trials that `status` lists.
 NUM_LEADERS = 10
@@ -302,7 +305,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
     if report is not None:
         lines.append(f"Report: {report}")
     if best is not None:
-        lines.append(f"Next:   python -m tuner export {shlex.quote(str(root))} -o bundle")
+        lines.append(f"Next:   {PROGRAM} export {shlex.quote(str(root))} -o bundle")
     return lines
 
 

@@ -11,7 +11,7 @@ from tuner.bundle import BundleConfig, read_config
 from tuner.config import SearchConfig
 from tuner.data import cache
 from tuner.errors import DataError
-from tuner.export import finite, package_versions, write_bundle
+from tuner.export import finite, package_versions, refuse_occupied, write_bundle
 from tuner.inference import evaluate
 from tuner.records import DatasetRecord
 from tuner.search import setup, spaces
@@ -39,6 +39,8 @@ def train_again(config_file: Path, data: str | None, *, seed: int | None, output
         BundleError: The configuration cannot be read.
         DataError: The data does not fit the configuration.
     """
+    if output is not None:
+        refuse_occupied(output)
     config = read_config(config_file)
     config = dataclasses.replace(
         config, source=data or config.source, seed=config.seed if seed is None else seed, versions=package_versions()

@@ -177,6 +177,7 @@ class RunFolder:
         self.dataset_file = self.data_dir / "dataset.json"
         self.trials_dir = root / "trials"
         self.logs_dir = root / "logs"
+        self.lock_file = root / ".lock"
         self.confirm_file = root / "confirm.json"
         self.report_file = root / "report.html"
         self.test_file = root / "test.json"
@@ -224,7 +225,7 @@ class RunFolder:
         Raises:
             RunError: Another process holds it.
         """
-        lock = filelock.FileLock(str(self.root / ".lock"))
+        lock = filelock.FileLock(str(self.lock_file))
         try:
             with storage_errors(self.root):
                 lock.acquire(timeout=0)
@@ -237,6 +238,23 @@ class RunFolder:
             yield
         finally:
             lock.release()
+
+    def is_held(self) -> bool:
+        """Whether a process supervises the run now."""
+        try:
+            with self.lock():
+                return False
+        except RunError:
+            return True
+
+    def discard(self) -> None:
+        """Remove what a run puts into its folder, and the folder if nothing else is in it."""
+        for folder in (self.data_dir, self.trials_dir, self.logs_dir):
+            shutil.rmtree(folder, ignore_errors=True)
+        for file in (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file):
+            file.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.root.rmdir()
 
     def save_dataset(self, record: DatasetRecord) -> None:
         """Store what the run knows of its data."""
@@ -272,6 +290,10 @@ class RunFolder:
         """All finished seed runs of a trial, in the order of their index."""
         files = sorted((self.trials_dir / f"{trial:04d}").glob("seed_*/record.json"))
         return tuple(sorted((read_json(file, SeedRun) for file in files), key=lambda run: run.seed_index))
+
+    def num_trained(self) -> int:
+        """Number of finished seed runs."""
+        return sum(1 for _ in self.trials_dir.glob("*/seed_*/record.json"))
 
     def load_trace(self, trial: int, seed_index: int) -> Trace:
         """The trace of one finished seed run."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import keras_tuner
 import numpy as np
 
+from tuner.config import SearchConfig
 from tuner.data import cache, pipelines
 from tuner.data.cache import Prepared
 from tuner.data.pipelines import Choice
@@ -50,13 +52,23 @@ def discover_space(folder: RunFolder) -> tuple[keras_tuner.HyperModel, keras_tun
     """
     config, dataset = folder.load_config(), folder.load_dataset()
     hypermodel = spaces.load(
-        config.space, dataset.spec, num_train=dataset.num_train, epochs=config.epochs, base_dir=Path.cwd()
+        _stored_space(folder, config), dataset.spec, num_train=dataset.num_train, epochs=config.epochs, base_dir=Path()
     )
     space = spaces.discover(hypermodel, preprocessing_choices(dataset))
     space = spaces.apply_ranges(space, ranges=config.range, fixed=config.fix)
     # One build with the user's values: what cannot be built is said before the first trial.
     spaces.build_model(hypermodel, space.copy())
     return hypermodel, space
+
+
+def _stored_space(folder: RunFolder, config: SearchConfig) -> str | None:
+    """The user's space as the run keeps it: an edited file must not change the trainings of a run that has begun."""
+    if config.space is None or not folder.space_file.is_file():
+        return config.space
+    file, _, name = config.space.rpartition(":")
+    # The file may import what lies beside it.
+    sys.path.append(str(Path(file).resolve().parent))
+    return f"{folder.space_file}:{name}"
 
 
 def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:

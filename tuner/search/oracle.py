@@ -42,6 +42,16 @@ class StudyOracle(keras_tuner.Oracle):
         self.study = study
         self.verbose = 0
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
+        for number, values, score in study.finished():
+            self._remember(number, values, score)
+
+    def _remember(self, number: int, values: dict[str, HyperparameterValue], score: float) -> None:
+        """Know a trial that an earlier process finished, so that the best of all are found."""
+        space = self.get_space()
+        space.values = dict(values)
+        trial = trial_module.Trial(space, trial_id=str(number), status=trial_module.TrialStatus.COMPLETED)
+        trial.score = score
+        self.trials[trial.trial_id] = trial
 
     def create_trial(self, tuner_id: str) -> trial_module.Trial:
         """The next trial, or one with status STOPPED when the budget is used up."""

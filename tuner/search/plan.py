@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from tuner.config import SearchConfig
-from tuner.records import ConfirmPlan, TrialRecord
+from tuner.records import ConfirmPlan, Outcome, SeedRun, Trace, TrialRecord
+from tuner.search.seeds import derive_seed
 from tuner.search.study import load_trials
 from tuner.stability.ranking import finalists, rank
-from tuner.store import RunFolder, write_json
+from tuner.stability.score import failed_objective, failed_score
+from tuner.store import RunFolder, read_json, write_json
 
-__all__ = ["SEEDS", "is_finished", "pending", "plan_confirmation"]
+__all__ = ["SEEDS", "is_finished", "note_crash", "pending", "plan_confirmation"]
 
 # Fresh trainings of each finalist. Source: convention; the fewest that show a spread and survive one accident.
 SEEDS = 3
+# A fresh training that took its worker down this often is not tried again.
+MAX_CRASHES = 2
 
 
 def plan_confirmation(folder: RunFolder, *, top: int, seeds: int = SEEDS) -> ConfirmPlan | None:
@@ -62,3 +68,44 @@ def is_finished(folder: RunFolder, config: SearchConfig) -> bool:
         return True
     plan = folder.load_confirm_plan()
     return plan is not None and not pending(plan, trials)
+
+
+def note_crash(folder: RunFolder, reason: str) -> None:
+    """Note that a worker died while it confirmed; the second death of one training ends it as crashed.
+
+    Args:
+        folder: A run none of whose trials was running, so that it was the first pending fresh training.
+        reason: How the worker died.
+    """
+    plan = folder.load_confirm_plan()
+    left = pending(plan, load_trials(folder)) if plan else []
+    if not left:
+        return
+    number, seed_index = left[0][0].number, left[0][1]
+    file = folder.seed_run_dir(number, seed_index) / "crashes.json"
+    crashes = 1 + (read_json(file, int) if file.is_file() else 0)
+    write_json(file, crashes)
+    if crashes >= MAX_CRASHES:
+        folder.save_seed_run(_crashed(folder, number, seed_index, reason), _NO_TRACE)
+
+
+def _crashed(folder: RunFolder, number: int, seed_index: int, reason: str) -> SeedRun:
+    return SeedRun(
+        trial=number,
+        seed_index=seed_index,
+        seed=derive_seed(folder.load_config().seed, number, seed_index),
+        outcome=Outcome.CRASHED,
+        objective=failed_objective(0.0, weight=folder.load_config().stability_weight),
+        error=None,
+        score=failed_score(0.0),
+        metrics={},
+        epochs=0,
+        steps_per_epoch=0,
+        num_parameters=0,
+        seconds=0.0,
+        message=reason,
+    )
+
+
+_NOTHING = np.empty(0)
+_NO_TRACE = Trace(_NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, _NOTHING, 1, 1, 1.0)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import shutil
 import time
 from pathlib import Path
 
@@ -121,9 +121,11 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
 
 
 def _refuse_foreign(folder: RunFolder) -> None:
-    """Refuse a folder that holds something else; hidden files may be ours, from a start that was killed."""
+    """Refuse a folder that holds something else than what a start of ours that was killed may have left."""
     root = folder.root
-    if folder.config_file.is_file() or not root.is_dir() or all(item.name.startswith(".") for item in root.iterdir()):
+    if folder.config_file.is_file() or not root.is_dir():
+        return
+    if all(item.name == folder.lock_file.name or item.name.startswith(".config.") for item in root.iterdir()):
         return
     raise RunError(f"{str(root)!r} exists and is no run folder. Give --run an empty or new folder.")
 
@@ -157,8 +159,9 @@ def discard_if_unused(folder: RunFolder) -> None:
     """Remove a run folder in which no trial was ever proposed: its start was refused, and the next one begins anew."""
     from tuner.search.study import load_trials
 
-    if not load_trials(folder):
-        shutil.rmtree(folder.root, ignore_errors=True)
+    with contextlib.suppress(RunError), folder.lock():
+        if not load_trials(folder):
+            folder.discard()
 
 
 def _copy_space(config: SearchConfig, folder: RunFolder) -> None:

@@ -104,6 +104,14 @@ class Study:
             self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         return [trial.number for trial in running]
 
+    def finished(self) -> list[tuple[int, dict[str, HyperparameterValue], float]]:
+        """Number, hyperparameters and objective of each finished trial."""
+        return [
+            (trial.number, dict(trial.user_attrs.get("hyperparameters", trial.params)), float(trial.value or 0.0))
+            for trial in self._trials()
+            if trial.state is TrialState.COMPLETE
+        ]
+
     def best_numbers(self, count: int) -> list[int]:
         """Numbers of the best finished trials that did not fail, best first."""
         finished = [

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from tuner import errors
 from tuner.errors import EnvironmentFault, TunerError, package_faults
+from tuner.search.plan import note_crash
 from tuner.search.study import Study, storage_faults
 from tuner.stability.score import failed_objective
 from tuner.store import RunFolder, read_json, write_json
@@ -108,7 +109,7 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
     deaths = 0
     while True:
         _error_file(folder).unlink(missing_ok=True)
-        finished_before = study.num_finished()
+        finished_before = folder.num_trained()
         with _worker(folder, command) as process:
             returncode = _watch(process, on_tick)
         on_tick()
@@ -122,9 +123,10 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
         if returncode == BUG_EXIT_CODE:
             study.give_back(crashed=False)
             raise WorkerBug(f"The worker met a bug of the program. {reason}")
-        deaths = 1 if study.num_finished() > finished_before else deaths + 1
-        weight = folder.load_config().stability_weight
-        study.give_back(crashed=True, message=reason, worst_objective=failed_objective(0.0, weight=weight))
+        deaths = 1 if folder.num_trained() > finished_before else deaths + 1
+        worst = failed_objective(0.0, weight=folder.load_config().stability_weight)
+        if not study.give_back(crashed=True, message=reason, worst_objective=worst):
+            note_crash(folder, reason)
         if deaths >= MAX_DEATHS_IN_A_ROW:
             raise EnvironmentFault(f"The worker died {deaths} times in a row. {reason}")
 

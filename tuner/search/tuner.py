@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from keras_tuner.engine import trial as trial_module
 
+from tuner.data import labels
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome, Trace
 from tuner.search import spaces
@@ -71,6 +73,9 @@ class StabilityTuner(keras_tuner.Tuner):
         )
         self._owns_study = oracle is None
         if oracle is None:
+            # Before the study is opened: Keras Tuner would remove its file from under it.
+            if tuner_kwargs.pop("overwrite", False):
+                shutil.rmtree(self.run_folder.root, ignore_errors=True)
             self.run_folder.root.mkdir(parents=True, exist_ok=True)
             oracle = StudyOracle(Study(self.run_folder, seed=seed), max_trials=max_trials)
         oracle.objective = OBJECTIVE
@@ -160,11 +165,11 @@ class StabilityTuner(keras_tuner.Tuner):
 
     def judgement(self, data: TrainingData) -> Judgement:
         """What the trials are held against, from the labels of the training part."""
-        y = np.argmax(data.y, axis=-1) if data.y.ndim == 2 and data.y.shape[1] > 1 else data.y.reshape(-1)
-        num_classes = (
-            int(y.max()) + 1 if np.issubdtype(y.dtype, np.integer) or (data.y.ndim == 2 and data.y.shape[1] > 1) else 0
-        )
-        counts = np.bincount(y) if num_classes else np.empty(0)
+        is_one_hot = data.y.ndim == 2 and data.y.shape[1] > 1
+        y = np.argmax(data.y, axis=-1) if is_one_hot else data.y.reshape(-1)
+        is_classes = is_one_hot or (y.min() >= 0 and labels.encode(y, task="auto", where="y").task == "classification")
+        num_classes = int(y.max()) + 1 if is_classes else 0
+        counts = np.bincount(y.astype(np.int64)) if num_classes else np.empty(0)
         metric: Any = choose_metric(counts) if self._metric == "auto" else self._metric
         chance_loss, chance_error = chance_levels(y, num_classes=num_classes, metric=metric)
         return Judgement(

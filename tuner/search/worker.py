@@ -107,8 +107,8 @@ class StudyTuner(StabilityTuner):
             raise OutOfTime
 
     def pre_create_trial(self) -> None:
-        """Start no trial after the deadline."""
-        if _is_late(self._deadline):
+        """Start no trial after the deadline, but for the first one."""
+        if _is_late(self._deadline) and self._study.best_numbers(1):
             raise OutOfTime
 
     def _populate_initial_space(self) -> None:

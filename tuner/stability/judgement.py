@@ -88,7 +88,7 @@ class Judgement:
     @property
     def by_loss(self) -> bool:
         """Whether the error is the validation loss itself."""
-        return self.metric == "loss" or self.objective == "val_loss"
+        return self.objective == "val_loss" or (self.metric == "loss" and self.objective != "val_accuracy")
 
     @property
     def watched_metric(self) -> MetricName:

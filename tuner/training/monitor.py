@@ -23,6 +23,7 @@ import keras
 import numpy as np
 
 from tuner.records import FloatArray, Trace
+from tuner.training.losses import ends_with_logits
 
 __all__ = ["StabilityMonitor"]
 
@@ -182,10 +183,11 @@ class StabilityMonitor(keras.callbacks.Callback):
     def _attach(self, capacity: int) -> None:
         model: Any = self.model
         self._loss_ring = LossRing(model, capacity)
+        threshold = 0.0 if ends_with_logits(model) else 0.5
         if self._metric == "balanced_accuracy":
-            self._extra_metrics.append(BalancedAccuracy(self._num_classes))
+            self._extra_metrics.append(BalancedAccuracy(self._num_classes, threshold=threshold))
         if self._metric in ("accuracy", "balanced_accuracy"):
-            self._extra_metrics.append(PlainAccuracy())
+            self._extra_metrics.append(PlainAccuracy(threshold=threshold))
         recorders = [self._loss_ring, *self._extra_metrics]
         # The list itself: a built functional model refuses new state through its attributes.
         model._metrics.extend(recorders)
@@ -309,14 +311,19 @@ class GradientRing:
 
 
 class PlainAccuracy(keras.metrics.Mean):
-    """Share of right answers, whatever form labels and outputs have."""
+    """Share of right answers, whatever form labels and outputs have.
 
-    def __init__(self) -> None:
+    Args:
+        threshold: From which on a single output unit answers class 1: 0.5 for a probability, 0 for a logit.
+    """
+
+    def __init__(self, *, threshold: float = 0.5) -> None:
         super().__init__(name="accuracy")
+        self._threshold = threshold
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Count one batch."""
-        labels, answers = _codes(y_true, y_pred)
+        labels, answers = _codes(y_true, y_pred, self._threshold)
         super().update_state(keras.ops.cast(keras.ops.equal(labels, answers), "float32"))
 
 
@@ -325,17 +332,19 @@ class BalancedAccuracy(keras.metrics.Metric):
 
     Args:
         num_classes: Number of classes.
+        threshold: As for `PlainAccuracy`.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, *, threshold: float = 0.5) -> None:
         super().__init__(name="balanced_accuracy")
+        self._threshold = threshold
         self._num_classes = num_classes
         self.right = self.add_variable(shape=(num_classes,), initializer="zeros", name="right")
         self.seen = self.add_variable(shape=(num_classes,), initializer="zeros", name="seen")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Count one batch."""
-        labels, answers = _codes(y_true, y_pred)
+        labels, answers = _codes(y_true, y_pred, self._threshold)
         rows = keras.ops.one_hot(labels, self._num_classes, dtype="float32")
         hits = keras.ops.cast(keras.ops.equal(labels, answers), "float32")
         self.seen.assign_add(keras.ops.sum(rows, axis=0))
@@ -348,13 +357,13 @@ class BalancedAccuracy(keras.metrics.Metric):
         return keras.ops.sum(recall) / keras.ops.maximum(keras.ops.sum(occurring), 1.0)
 
 
-def _codes(y_true: Any, y_pred: Any) -> tuple[Any, Any]:
-    """Class codes of labels (codes or one-hot) and outputs (probabilities, logits, or one sigmoid unit)."""
+def _codes(y_true: Any, y_pred: Any, threshold: float) -> tuple[Any, Any]:
+    """Class codes of labels (codes or one-hot) and outputs (probabilities or logits, of each class or of one)."""
     outputs = keras.ops.convert_to_tensor(y_pred)
     labels = keras.ops.convert_to_tensor(y_true)
     num_outputs = outputs.shape[-1]
     if num_outputs == 1:
-        answers = keras.ops.cast(keras.ops.reshape(outputs, (-1,)) > 0.5, "int32")
+        answers = keras.ops.cast(keras.ops.reshape(outputs, (-1,)) > threshold, "int32")
         return keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), answers
     answers = keras.ops.cast(keras.ops.argmax(outputs, axis=-1), "int32")
     if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == num_outputs:

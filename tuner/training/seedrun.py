@@ -16,10 +16,11 @@ import numpy.typing as npt
 from tuner.records import Outcome, SeedRun, Trace
 from tuner.stability.judgement import Judgement, Verdict
 from tuner.stability.score import failed_objective, failed_score, first_failure
+from tuner.training.losses import wants_one_hot
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 
-__all__ = ["StopTraining", "Training", "TrainingData", "release_memory", "train", "wants_one_hot"]
+__all__ = ["StopTraining", "Training", "TrainingData", "release_memory", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +62,14 @@ class StopTraining(BaseException):
     """Raised by `on_epoch` to end a training without a result; no exception of a model, so nobody swallows it."""
 
 
+class _CallerFailedError(StopTraining):
+    """`on_epoch` raised: the caller's fault (a full disk, say), not the configuration's."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
 class _EpochHook(keras.callbacks.Callback):
     """Ends a training whose loss is no longer a number, and tells the caller about every epoch."""
 
@@ -74,7 +83,10 @@ class _EpochHook(keras.callbacks.Callback):
         if first_failure(trace) is not None:
             self.model.stop_training = True
         if self._on_epoch is not None:
-            self._on_epoch(epoch, trace)
+            try:
+                self._on_epoch(epoch, trace)
+            except Exception as error:
+                raise _CallerFailedError(error) from error
 
 
 def train(
@@ -122,6 +134,8 @@ def train(
         _fit(hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs)
         restore_order(model)
         monitor.detach()
+    except _CallerFailedError as failed:
+        raise failed.error from None
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
         message = f"{type(error).__name__}: {error}"
@@ -180,13 +194,6 @@ def _fit(
     if data.class_weight is not None:
         fit_kwargs["class_weight"] = data.class_weight
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
-
-
-def wants_one_hot(model: Any) -> bool:
-    """Whether the model was compiled for one-hot labels, as much existing code is; ours are class codes."""
-    loss = model.loss
-    name = loss if isinstance(loss, str) else getattr(loss, "name", getattr(loss, "__name__", ""))
-    return str(name) in ("categorical_crossentropy", "categorical_focal_crossentropy", "kl_divergence")
 
 
 def _failed(trace: Trace, judgement: Judgement) -> Verdict:
