@@ -261,6 +261,18 @@ def test_occupied_folder_and_unknown_trial_are_refused(run, tmp_path):
     assert not (tmp_path / "bundle").exists()
 
 
+def test_an_empty_folder_by_any_name_is_filled(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    export_bundle(RunFolder(run.root.absolute()), Path())
+    assert (tmp_path / "train.py").is_file()
+
+
+def test_retraining_refuses_an_occupied_folder_before_it_trains(bundle, monkeypatch):
+    monkeypatch.setattr("tuner.retrain._train", lambda *_: pytest.fail("it trained"))
+    with pytest.raises(RunError, match="exists and is not empty"):
+        train_again(bundle, None, seed=None, output=bundle)
+
+
 def test_other_data_does_not_fit_the_configuration(bundle, tmp_path):
     rng = np.random.default_rng(0)
     np.savez(tmp_path / "other.npz", x=rng.integers(0, 255, (90, 5, 5), dtype=np.uint8), y=np.arange(90) % 3)

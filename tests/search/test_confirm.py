@@ -11,7 +11,7 @@ import pytest
 
 from tuner.export import export_bundle
 from tuner.records import ConfirmPlan, Outcome, SeedRun, TrialRecord
-from tuner.search.plan import is_finished, pending, plan_confirmation
+from tuner.search.plan import is_finished, note_crash, pending, plan_confirmation
 from tuner.search.study import load_trials
 from tuner.search.worker import work
 from tuner.stability.ranking import MAX_BEHIND_NATS, best_trial, finalists, median_seed_run, rank
@@ -146,3 +146,18 @@ def test_confirm_of_a_run_without_a_finished_trial_is_one_clear_error(finished_c
     assert found.returncode == 2
     assert "has no finished trial to confirm" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_fresh_training_that_kills_its_worker_twice_is_ended_as_crashed(finished_copy):
+    folder = RunFolder.open(finished_copy)
+    plan = folder.load_confirm_plan()
+    number, last = plan.finalists[0], plan.seeds
+    (folder.seed_run_dir(number, last) / "record.json").unlink()
+    note_crash(folder, "killed by signal 9")
+    assert len(pending(plan, load_trials(folder))) == 1
+    note_crash(folder, "killed by signal 9")
+    assert pending(plan, load_trials(folder)) == []
+    crashed = folder.load_seed_runs(number)[last]
+    assert (crashed.outcome, crashed.message) == (Outcome.CRASHED, "killed by signal 9")
+    assert folder.load_trace(number, last).num_epochs == 0
+    note_crash(folder, "nothing is left to blame")

@@ -326,3 +326,37 @@ def test_damaged_runs_beside_it_do_not_matter(table: Path, runs: Path) -> None:
     (runs / "bundle" / "config.yaml").write_text("run: x\n")
     prepare(config(table), runs / "whole")
     assert choose_folder(config(table), runs_dir=runs) == (runs / "whole", True)
+
+
+# --- a start that is refused -------------------------------------------------------------------------------------
+
+
+def test_a_folder_with_hidden_files_of_the_user_is_refused(table: Path, tmp_path: Path) -> None:
+    root = tmp_path / "mine"
+    (root / ".git").mkdir(parents=True)
+    with pytest.raises(RunError, match="exists and is no run folder"):
+        prepare(config(table), root)
+    assert (root / ".git").is_dir()
+
+
+def test_a_refused_start_removes_its_own_files_and_no_other(table: Path, tmp_path: Path) -> None:
+    folder, _ = prepare(config(table), tmp_path / "run")
+    (folder.root / "notes.txt").write_text("mine")
+    setup.discard_if_unused(folder)
+    assert [file.name for file in folder.root.iterdir()] == ["notes.txt"]
+
+
+def test_a_refused_start_leaves_nothing_of_a_folder_of_its_own(table: Path, tmp_path: Path) -> None:
+    folder, _ = prepare(config(table), tmp_path / "run")
+    setup.discard_if_unused(folder)
+    assert not folder.root.exists()
+
+
+def test_a_run_with_trials_or_held_by_another_is_not_discarded(table: Path, tmp_path: Path) -> None:
+    folder, _ = prepare(config(table), tmp_path / "run")
+    with folder.lock():
+        setup.discard_if_unused(RunFolder(folder.root))
+    assert folder.config_file.is_file()
+    finish_trials(folder, 1)
+    setup.discard_if_unused(folder)
+    assert folder.config_file.is_file()

@@ -155,3 +155,36 @@ def test_model_that_was_not_kept_says_how_to_get_it(digits, tmp_path):
     tuner.run_folder.keep_models(set())
     with pytest.raises(ConfigError, match=r"was not kept .* tuner\.hypermodel\.build"):
         tuner.load_model(trial)
+
+
+def test_a_script_that_runs_again_finds_its_best_trials_again(digits, tmp_path):
+    first = search(StabilityTuner(build, max_trials=2, directory=tmp_path, project_name="run"), digits)
+    again = search(StabilityTuner(build, max_trials=2, directory=tmp_path, project_name="run"), digits)
+    assert again.get_best_hyperparameters()[0].values == first.get_best_hyperparameters()[0].values
+    assert again.get_best_models()[0].predict(digits[2][:1], verbose=0).shape == (1, 10)
+
+
+def test_overwrite_starts_anew(digits, tmp_path):
+    search(StabilityTuner(build, max_trials=2, directory=tmp_path, project_name="run"), digits)
+    tuner = StabilityTuner(build, max_trials=1, directory=tmp_path, project_name="run", overwrite=True)
+    search(tuner, digits)
+    assert [trial.number for trial in load_trials(tuner.run_folder)] == [0]
+
+
+@pytest.mark.parametrize(
+    ("y", "num_classes"),
+    [
+        (np.arange(300) % 10, 10),
+        (np.eye(10)[np.arange(300) % 10], 10),
+        (50 + np.arange(300), 0),
+        (np.arange(300) - 150, 0),
+        (np.linspace(0, 1, 300), 0),
+    ],
+    ids=["codes", "one-hot", "whole numbers", "negative", "fractions"],
+)
+def test_labels_say_whether_it_is_classification(y, num_classes, digits, tmp_path):
+    tuner = StabilityTuner(build, max_trials=1, directory=tmp_path, project_name="run")
+    data = tuner.training_data(None, digits[0], y, validation_split=0.2)
+    found = tuner.judgement(data)
+    assert found.num_classes == num_classes
+    assert found.chance_loss > 0

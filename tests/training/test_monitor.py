@@ -258,3 +258,19 @@ def test_balanced_accuracy_ignores_classes_that_do_not_occur():
     metric = BalancedAccuracy(3)
     metric.update_state(np.array([0, 0, 0, 1]), np.eye(3, dtype="float32")[[0, 0, 1, 1]])
     assert float(metric.result()) == pytest.approx((2 / 3 + 1) / 2)
+
+
+@pytest.mark.parametrize(("from_logits", "expected"), [(True, 1.0), (False, 0.0)])
+def test_a_single_output_is_read_as_the_loss_reads_it(from_logits, expected):
+    model = keras.Sequential(
+        [keras.Input((1,)), keras.layers.Dense(1, kernel_initializer="zeros", bias_initializer=_constant(0.3))]
+    )
+    model.compile(keras.optimizers.SGD(0.0), keras.losses.BinaryCrossentropy(from_logits=from_logits))
+    monitor = StabilityMonitor(0.7, metric="accuracy", num_classes=2)
+    x, y = np.zeros((8, 1), "float32"), np.ones(8, "float32")
+    model.fit(x, y, validation_data=(x, y), verbose=0, callbacks=[monitor])
+    assert monitor.trace.metrics["accuracy"][-1] == expected
+
+
+def _constant(value):
+    return keras.initializers.Constant(value)

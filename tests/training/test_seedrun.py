@@ -140,3 +140,11 @@ def test_regression_is_judged_by_its_loss(data):
     assert run.outcome is Outcome.COMPLETED
     assert run.error < 0.9
     assert run.objective < 0
+
+
+def test_what_the_caller_raises_is_no_result_of_the_configuration(data):
+    def fails(epoch, trace):
+        raise OSError("disk full")
+
+    with pytest.raises(OSError, match="disk full"):
+        trained(Space(), data, on_epoch=fails)
