@@ -23,6 +23,7 @@ from rich.text import Text
 
 from tuner.config import SearchConfig
 from tuner.records import FINISHED_OUTCOMES, ConfirmPlan, DatasetRecord, Outcome, SeedRun, TrialRecord
+from tuner.search.plan import SEEDS
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.store import storage_errors
 
@@ -84,7 +85,7 @@ class Progress:
         """Show where search and confirmation stand now."""
         finished = [trial for trial in trials if trial.outcome in FINISHED_OUTCOMES]
         if self._finished_before is None:
-            self._finished_before = len(finished)
+            self._finished_before = len(finished) + len(_fresh_runs(finished))
             self._shown = {trial.number for trial in finished}
             self._fresh_shown = {(run.trial, run.seed_index) for run in _fresh_runs(finished)}
         if self._detail == "quiet":
@@ -117,9 +118,12 @@ class Progress:
         bar = Bar(
             TextColumn("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
         )
-        bar.add_task(self._time_left(num_finished), total=self._config.trials, completed=num_finished, what="trials")
+        fresh = _fresh_runs(trials)
+        planned = self._config.trials + (len(plan.finalists) * plan.seeds if plan else SEEDS * self._config.confirm)
+        left = self._time_left(num_finished + len(fresh), planned)
+        bar.add_task(left, total=self._config.trials, completed=num_finished, what="trials")
         if plan is not None:
-            done = sum(run.trial in plan.finalists and run.seed_index <= plan.seeds for run in _fresh_runs(trials))
+            done = sum(run.trial in plan.finalists and run.seed_index <= plan.seeds for run in fresh)
             bar.add_task("fresh seeds", total=len(plan.finalists) * plan.seeds, completed=done, what="confirming")
         lines: list[RenderableType] = [bar]
         running = [trial for trial in trials if trial.outcome is Outcome.RUNNING]
@@ -135,12 +139,13 @@ class Progress:
             lines.append(Text(f"best so far: trial {best.number}, {metric_text(best)}"))
         return Group(*lines)
 
-    def _time_left(self, num_finished: int) -> str:
-        done_here = num_finished - (self._finished_before or 0)
+    def _time_left(self, num_done: int, num_planned: int) -> str:
+        """Of trials and fresh trainings alike; before the confirmation is planned, its upper bound counts."""
+        done_here = num_done - (self._finished_before or 0)
         elapsed = time.monotonic() - self._started
         if done_here < 1:
             return f"{duration(elapsed)} elapsed"
-        left = elapsed / done_here * (self._config.trials - num_finished)
+        left = elapsed / done_here * max(0, num_planned - num_done)
         return f"{duration(elapsed)} elapsed, about {duration(left)} left"
 
 
