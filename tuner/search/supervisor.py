@@ -109,7 +109,7 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
     deaths = 0
     while True:
         _error_file(folder).unlink(missing_ok=True)
-        finished_before = folder.num_trained()
+        done_before = study.num_finished() + folder.num_trained()
         with _worker(folder, command) as process:
             returncode = _watch(process, on_tick)
         on_tick()
@@ -123,7 +123,7 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
         if returncode == BUG_EXIT_CODE:
             study.give_back(crashed=False)
             raise WorkerBug(f"The worker met a bug of the program. {reason}")
-        deaths = 1 if folder.num_trained() > finished_before else deaths + 1
+        deaths = 1 if study.num_finished() + folder.num_trained() > done_before else deaths + 1
         worst = failed_objective(0.0, weight=folder.load_config().stability_weight)
         if not study.give_back(crashed=True, message=reason, worst_objective=worst):
             note_crash(folder, reason)
