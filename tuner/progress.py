@@ -27,7 +27,17 @@ from tuner.search.plan import SEEDS
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.store import storage_errors
 
-__all__ = ["Events", "Progress", "describe_data", "duration", "leaders_table", "metric_text", "result", "summary_lines"]
+__all__ = [
+    "PROGRAM",
+    "Events",
+    "Progress",
+    "describe_data",
+    "duration",
+    "leaders_table",
+    "metric_text",
+    "result",
+    "summary_lines",
+]
 
 # What a user types before the name of a command; the Makefile knows that no environment is active.
 PROGRAM = os.environ.get("TUNER_PROGRAM", "python -m tuner")
