@@ -84,6 +84,11 @@ class SearchConfig(pydantic.BaseModel):
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
 
+    @property
+    def instability_weight(self) -> float:
+        """Lambda as the objective uses it: 0 for those that look at one number alone."""
+        return self.stability_weight if self.objective == "stable" else 0.0
+
     @pydantic.field_validator("time_limit", mode="before")
     @classmethod
     def _seconds(cls, value: object) -> object:

@@ -92,10 +92,7 @@ class StudyOracle(keras_tuner.Oracle):
 
 
 class _Defaults:
-    """Stands in for an Optuna trial and suggests the defaults."""
-
-    def __init__(self) -> None:
-        self.hyperparameter: Any = None
+    """Stands in for an Optuna trial, for the trial that tries the defaults."""
 
 
 def _suggest(space: keras_tuner.HyperParameters, proposal: optuna.Trial | _Defaults) -> dict[str, HyperparameterValue]:

@@ -95,7 +95,7 @@ def _crashed(folder: RunFolder, number: int, seed_index: int, reason: str) -> Se
         seed_index=seed_index,
         seed=derive_seed(folder.load_config().seed, number, seed_index),
         outcome=Outcome.CRASHED,
-        objective=failed_objective(0.0, weight=folder.load_config().stability_weight),
+        objective=failed_objective(0.0, weight=folder.load_config().instability_weight),
         error=None,
         score=failed_score(0.0),
         metrics={},

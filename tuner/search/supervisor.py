@@ -124,7 +124,7 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
             study.give_back(crashed=False)
             raise WorkerBug(f"The worker met a bug of the program. {reason}")
         deaths = 1 if study.num_finished() + folder.num_trained() > done_before else deaths + 1
-        worst = failed_objective(0.0, weight=folder.load_config().stability_weight)
+        worst = failed_objective(0.0, weight=folder.load_config().instability_weight)
         if not study.give_back(crashed=True, message=reason, worst_objective=worst):
             note_crash(folder, reason)
         if deaths >= MAX_DEATHS_IN_A_ROW:
