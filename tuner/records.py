@@ -35,9 +35,11 @@ __all__ = [
 
 FloatArray = npt.NDArray[np.floating[Any]]
 HyperparameterValue = bool | int | float | str | None
-Kind = Literal["image", "series"]
+Kind = Literal["image", "series", "text", "audio"]
 Task = Literal["classification", "regression"]
-Form = Literal["digits", "npz", "image_folder", "table"]
+Form = Literal[
+    "digits", "npz", "image_folder", "table", "text_table", "audio_folder", "long_table", "recording", "sequence_folder"
+]
 
 
 class Outcome(enum.StrEnum):
@@ -134,8 +136,12 @@ class DataSpec:
         target: Target column of a table; None elsewhere.
         feature_names: Columns of a table, in order; empty elsewhere.
         class_names: Label of each class code; empty for regression.
-        input_shape: Shape of one raw sample: (height, width, channels) for images, (steps,) for a table,
-            (steps, channels) for series arrays.
+        input_shape: Shape of one raw sample: (height, width, channels) for images, (steps,) for a table and for
+            recorded sound, (steps, channels) for series, () for text.
+        sample_rate_hz: Of sound, after it was read; None elsewhere.
+        is_padded: Whether samples shorter than `input_shape` end in NaN in all channels.
+        reading: Options by which the file was read, as the user would give them: `sep`, `decimal`, `na`, `encoding`,
+            `series_id`, `time`, `window`, `stride`, `group`; only those that are needed to read other files the same.
     """
 
     form: Form
@@ -145,6 +151,9 @@ class DataSpec:
     class_names: tuple[str, ...] = ()
     target: str | None = None
     feature_names: tuple[str, ...] = ()
+    sample_rate_hz: int | None = None
+    is_padded: bool = False
+    reading: dict[str, str] = field(default_factory=dict)
 
     @property
     def num_classes(self) -> int:

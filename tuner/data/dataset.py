@@ -21,10 +21,14 @@ class Dataset:
         name: Short name, for the run folder and the report.
         spec: How it was read.
         x: Images (n, height, width, channels) in uint8 or float32; tables (n, columns) in float with NaN for what is
-            missing; series (n, steps) or (n, steps, channels) in float.
+            missing; series (n, steps) or (n, steps, channels) in float; sound (n, steps) in float32; text (n,) in
+            object (str). Samples that are shorter than the longest end in NaN (`spec.is_padded`).
         y: int64 class codes, or float64 values.
         row_names: File name, or zero-based row of the file, of each sample.
-        test_rows: Rows of a test part that the source itself defines, or None.
+        test_rows: Rows of a test part that the source, or a file of its own, defines, or None.
+        validation_rows: The same for validation.
+        groups: Codes of what must stay on one side of a split (speaker, recording, duplicates), shape (n,); or None.
+        order: Place in time of each sample, shape (n,), for data that is split in time; or None.
         notes: Decisions taken on the way that the user should know.
     """
 
@@ -34,4 +38,7 @@ class Dataset:
     y: npt.NDArray[Any]
     row_names: tuple[str, ...]
     test_rows: npt.NDArray[np.int64] | None = None
+    validation_rows: npt.NDArray[np.int64] | None = None
+    groups: npt.NDArray[np.int64] | None = None
+    order: npt.NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
