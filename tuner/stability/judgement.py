@@ -1,4 +1,4 @@
-"""What a study holds a training against: metric, chance level, weight of stability; and the verdict."""
+"""What a study holds a training against: metric, chance level, weight of stability; and what comes out."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from tuner.records import Outcome, StabilityScore, Trace
 from tuner.stability.score import failed_objective, first_failure, objective, outcome_of, score, smoothed_end
 
-__all__ = ["Judgement", "MetricName", "ObjectiveName", "Verdict", "chance_levels", "choose_metric"]
+__all__ = ["Judged", "Judgement", "MetricName", "ObjectiveName", "chance_levels", "choose_metric"]
 
 MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
 ObjectiveName = Literal["stable", "val_loss", "val_accuracy"]
@@ -22,7 +22,7 @@ BALANCED_FROM_IMBALANCE = 3.0
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Judged:
     """How one training ended and what it is worth.
 
     Attributes:
@@ -58,7 +58,7 @@ class Judgement:
     stability_weight: float = 0.2
     num_classes: int = 0
 
-    def judge(self, trace: Trace) -> Verdict:
+    def judge(self, trace: Trace) -> Judged:
         """Judge a training by what it recorded.
 
         Args:
@@ -69,10 +69,10 @@ class Judgement:
         if failed_at is not None or not trace.validation_loss.size:
             planned = max(1, trace.planned_epochs * trace.steps_per_epoch)
             worst = failed_objective((failed_at or 0) / planned, weight=self.weight)
-            return Verdict(Outcome.DIVERGED if failed_at is not None else Outcome.ERROR, None, worst, result)
+            return Judged(Outcome.DIVERGED if failed_at is not None else Outcome.ERROR, None, worst, result)
         error = self.error(trace)
         value = objective(error, chance_error=self._chance, instability=result.instability, weight=self.weight)
-        return Verdict(outcome_of(trace), error, value, result)
+        return Judged(outcome_of(trace), error, value, result)
 
     @property
     def weight(self) -> float:

@@ -14,7 +14,7 @@ import keras_tuner
 import numpy.typing as npt
 
 from tuner.records import Outcome, SeedRun, Trace
-from tuner.stability.judgement import Judgement, Verdict
+from tuner.stability.judgement import Judged, Judgement
 from tuner.stability.score import failed_objective, failed_score, first_failure
 from tuner.training.losses import wants_one_hot
 from tuner.training.monitor import StabilityMonitor
@@ -196,9 +196,9 @@ def _fit(
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
 
 
-def _failed(trace: Trace, judgement: Judgement) -> Verdict:
+def _failed(trace: Trace, judgement: Judgement) -> Judged:
     done = len(trace.step_loss) / max(1, trace.planned_epochs * trace.steps_per_epoch)
-    return Verdict(Outcome.ERROR, None, failed_objective(done, weight=judgement.weight), failed_score(done))
+    return Judged(Outcome.ERROR, None, failed_objective(done, weight=judgement.weight), failed_score(done))
 
 
 def _last_metrics(trace: Trace) -> dict[str, float]:
