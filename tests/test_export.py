@@ -163,7 +163,7 @@ def test_predictions_equal_those_of_the_trained_model_on_the_prepared_data(run, 
 
 def test_script_reads_and_splits_the_data_as_the_search_did(run, bundle):
     config = run.load_config()
-    ours = sources.load(config.data, target=config.target)
+    ours = sources.load(config.data, sources.ReadOptions(target=config.target))
     x, y, test_rows = script(bundle).read_data(config.data)
     np.testing.assert_array_equal(np.asarray(x, float), np.asarray(ours.x, float).reshape(x.shape))
     np.testing.assert_allclose(y, ours.y)

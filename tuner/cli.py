@@ -21,6 +21,7 @@ from click.core import ParameterSource
 
 from tuner import __version__
 from tuner.config import SearchConfig, resolve
+from tuner.data.options import READ_KEYS
 from tuner.errors import ConfigError, RunError, TunerError, package_faults
 from tuner.records import Outcome
 
@@ -99,6 +100,13 @@ def _search_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
         "--config", "config_file", type=click.Path(path_type=Path), help="YAML file with the same options as keys."
     )(command)
+
+
+def _read_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options that decide how data is read."""
+    for name in reversed(READ_KEYS):
+        command = _field_option(name)(command)
+    return command
 
 
 def _field_option(name: str) -> Callable[..., Any]:
@@ -271,10 +279,7 @@ def _verdict(trials: Any) -> int:
 
 @cli.command()
 @click.argument("data", required=False)
-@_field_option("kind")
-@_field_option("target")
-@_field_option("task")
-@_field_option("image_size")
+@_read_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
 @click.pass_context

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.data.sources import load, load_features
+from tuner.data.sources import ReadOptions, load, load_features
 from tuner.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def test_shape_decides_the_kind(archive, shape, dtype, kind, input_shape):
 
 def test_kind_overrides_the_shape(archive):
     source = archive(x=pixels(40, 9, 9), y=Y)
-    found = load(source, kind="series")
+    found = load(source, ReadOptions(kind="series"))
     assert (found.spec.kind, found.spec.input_shape, found.x.dtype) == ("series", (9, 9), np.uint8)
 
 
@@ -141,7 +141,7 @@ HOSTILE = [
 @pytest.mark.parametrize(("arrays", "options", "message"), HOSTILE)
 def test_bad_archives_give_one_clear_error(archive, arrays, options, message):
     with pytest.raises(DataError, match=message):
-        load(archive(**arrays), **options)
+        load(archive(**arrays), ReadOptions(**options))
 
 
 def test_damaged_and_dangerous_archives(tmp_path, archive):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from tuner.data import images
-from tuner.data.sources import load, load_features
+from tuner.data.sources import ReadOptions, load, load_features
 from tuner.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -61,7 +61,7 @@ def test_other_formats(folder, suffix):
     ],
 )
 def test_size(folder, size, image_size, shape):
-    found = load(str(folder(size)), image_size=image_size)
+    found = load(str(folder(size)), ReadOptions(image_size=image_size))
     assert found.spec.input_shape == (*shape, 3)
     is_resized = size[::-1] != shape
     shown = f"20 images of {size[0]}x{size[1]} resized to {shape[1]}x{shape[0]} (--image-size changes it)."
@@ -257,8 +257,10 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path):
 
 
 def test_options_that_do_not_fit(folder):
-    with pytest.raises(DataError, match=r"--kind series does not fit images.*--task regression does.*--target y is"):
-        load(str(folder()), kind="series", task="regression", target="y")
+    with pytest.raises(
+        DataError, match=r"--kind series does not fit folders of images.*--task regression does.*--target y is"
+    ):
+        load(str(folder()), ReadOptions(kind="series", task="regression", target="y"))
 
 
 def test_features_for_prediction(folder, tmp_path):

@@ -6,7 +6,7 @@ import sys
 import numpy as np
 import pytest
 
-from tuner.data.sources import load, load_features
+from tuner.data.sources import ReadOptions, load, load_features
 from tuner.data.split import make_split
 from tuner.errors import DataError
 
@@ -19,8 +19,10 @@ def test_without_a_source_it_is_the_handwritten_digits():
 
 
 def test_digits_refuse_options_that_do_not_fit():
-    with pytest.raises(DataError, match=r"--kind series does not fit images.*--target y.*--image-size 9"):
-        load(None, kind="series", target="y", image_size=9)
+    with pytest.raises(
+        DataError, match=r"--kind series does not fit the handwritten digits.*--target y.*--image-size 9"
+    ):
+        load(None, ReadOptions(kind="series", target="y", image_size=9))
 
 
 def test_missing_paths_name_their_neighbours(tmp_path):
@@ -97,7 +99,7 @@ def test_real_data(shared_data, name, kind, task, shape, num_classes, sizes):
 
 
 def test_real_phone_pictures_stand_upright(shared_data):
-    found = load(str(shared_data / "images/sign_language_digits"), image_size=32)
+    found = load(str(shared_data / "images/sign_language_digits"), ReadOptions(image_size=32))
     assert found.spec.input_shape == (32, 32, 3)
     assert found.notes == ("1,000 images of 2 sizes (997 of 100x100) resized to 32x32 (--image-size changes it).",)
 

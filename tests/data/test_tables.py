@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from tuner.data import tables
-from tuner.data.sources import load, load_features
+from tuner.data.sources import ReadOptions, load, load_features
 from tuner.errors import DataError
 
 RANDOM = np.random.default_rng(0)
@@ -92,7 +92,7 @@ def test_target_is_guessed(table, header, target):
 
 def test_target_and_task_can_be_given(table):
     values = "".join(f"{row},{row % 2},{row % 3}\n" for row in range(40))
-    found = load(table(f"a,b,label\n{values}"), target="b", task="regression")
+    found = load(table(f"a,b,label\n{values}"), ReadOptions(target="b", task="regression"))
     assert (found.spec.target, found.spec.task, found.spec.feature_names) == ("b", "regression", ("a", "label"))
     assert not found.notes
 
@@ -178,7 +178,7 @@ HOSTILE = [
     ("a,b,label\n1,2,p\n3,4,q\n", {"task": "regression"}, r"holds text such as 'p' \(row 0\), but regression needs"),
     ("a,b,label\n1,2,0.5\n3,4,0.7\n", {}, r"The data has 2 rows to learn from; at least 10"),
     ("a,b,label\n" + FEATURES, {"kind": "image"}, "--kind image does not fit a table"),
-    ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video is none of auto, image, series"),
+    ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video does not fit tables, which can be series"),
     ("a,b,label\n" + FEATURES, {"image_size": 32}, "--image-size 32 is for folders of images"),
 ]
 
@@ -186,7 +186,7 @@ HOSTILE = [
 @pytest.mark.parametrize(("text", "options", "message"), HOSTILE)
 def test_bad_tables_give_one_clear_error(table, text, options, message):
     with pytest.raises(DataError, match=message):
-        load(table(text), **options)
+        load(table(text), ReadOptions(**options))
 
 
 def test_long_text_is_cut_and_many_columns_are_counted(table):
@@ -195,7 +195,7 @@ def test_long_text_is_cut_and_many_columns_are_counted(table):
     with pytest.raises(DataError, match=r"(?s)'x{40}\.\.\.' in row 0.*and 20 more columns"):
         load(table(f"{header}\n{row}\n"))
     with pytest.raises(DataError, match=r"t0, t1, .* \.\.\. t28, t29, label \(31 in all\)"):
-        load(table(f"{header}\n{row}\n"), target="nothing")
+        load(table(f"{header}\n{row}\n"), ReadOptions(target="nothing"))
 
 
 def test_other_encodings_are_refused(table):
@@ -231,7 +231,7 @@ def test_blank_rows_are_predicted_too(table):
 
 
 def test_features_without_header(table):
-    spec = load(table(rows(last=("0", "1"))), target="c0").spec
+    spec = load(table(rows(last=("0", "1"))), ReadOptions(target="c0")).spec
     assert spec.feature_names == ("c1", "c2")
     np.testing.assert_array_equal(load_features(table("1,2\n3,4\n"), spec)[0], [[1, 2], [3, 4]])
     np.testing.assert_array_equal(load_features(table("0,1,2\n9,3,4\n"), spec)[0], [[1, 2], [3, 4]])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,48 +12,67 @@ import numpy.typing as npt
 
 from tuner.data import arrays, images, split, tables
 from tuner.data.dataset import Dataset
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
-from tuner.records import DataSpec
+from tuner.records import DataSpec, Form, Kind
 
-__all__ = ["Dataset", "load", "load_features"]
+__all__ = ["Dataset", "ReadOptions", "load", "load_features"]
+
+# What each form is called in messages, and the kinds that it may hold.
+_FORM_NAMES: dict[Form, str] = {
+    "digits": "the handwritten digits",
+    "npz": "NumPy archives",
+    "image_folder": "folders of images",
+    "table": "tables",
+}
+_KINDS: dict[Form, tuple[Kind, ...]] = {
+    "digits": ("image",),
+    "npz": ("image", "series"),
+    "image_folder": ("image",),
+    "table": ("series",),
+}
+
+# Forms whose targets are always classes.
+_CLASS_FORMS: tuple[Form, ...] = ("digits", "image_folder")
+
+# The forms that an option means something for; an option that is not here suits all.
+_MEANT_FOR: dict[str, tuple[Form, ...]] = {
+    "target": ("table",),
+    "image_size": ("image_folder",),
+}
+
+BY_LOOKING = ReadOptions()
 
 _KNOWN = "a folder with one sub-folder of images per class, or a .npz, .csv, .tsv or .parquet file"
 
 
-def load(
-    source: str | None,
-    *,
-    kind: str = "auto",
-    target: str | None = None,
-    task: str = "auto",
-    image_size: int | None = None,
-) -> Dataset:
+def load(source: str | None, options: ReadOptions = BY_LOOKING) -> Dataset:
     """Read data to learn from.
 
     Args:
         source: Path of a folder or file; None for scikit-learn's handwritten digits.
-        kind: `auto`, `image` or `series`; what does not fit the data is refused.
-        target: Target column of a table; None to guess.
-        task: `auto`, `classification` or `regression`.
-        image_size: Longest side in pixels to which a folder of images is resized; None for its usual size.
+        options: What the user said of it; what means nothing for these data is refused.
 
     Raises:
         DataError: The data cannot be read, or cannot be learned from, as it is.
     """
     path = _existing(source) if source is not None else Path("digits")
     form = _form(path) if source is not None else "digits"
-    _refuse_options(path, form, kind=kind, target=target, task=task, image_size=image_size)
-    if form == "digits":
-        dataset = _digits()
-    elif form == "image_folder":
-        dataset = images.read(path, image_size=image_size)
-    elif form == "npz":
-        dataset = arrays.read(path, kind=kind, task=task)
-    else:
-        dataset = tables.read(path, target=target, task=task)
+    _refuse_options(path, form, options)
+    dataset = _read(path, form, options)
     spec = dataset.spec
     split.check_sizes(dataset.y, task=spec.task, test_rows=dataset.test_rows, class_names=spec.class_names)
     return dataset
+
+
+def _read(path: Path, form: Form, options: ReadOptions) -> Dataset:
+    if form == "digits":
+        return _digits()
+    if form == "image_folder":
+        return images.read(path, image_size=options.image_size)
+    if form == "npz":
+        return arrays.read(path, kind=options.kind, task=options.task)
+    return tables.read(path, target=options.target, task=options.task)
 
 
 def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
@@ -101,7 +121,7 @@ def _existing(source: str) -> Path:
     raise DataError(f"{source!r} does not exist.{hint} Give {_KNOWN}.")
 
 
-def _form(path: Path) -> str:
+def _form(path: Path) -> Form:
     if path.is_dir():
         return "image_folder"
     suffix = path.suffix.lower()
@@ -117,23 +137,23 @@ def _unknown_type(path: Path) -> str:
     return f"{path.name!r} has {shown}, which cannot be read. Expected: {_KNOWN}."
 
 
-def _refuse_options(path: Path, form: str, *, kind: str, target: str | None, task: str, image_size: int | None) -> None:
+def _refuse_options(path: Path, form: Form, options: ReadOptions) -> None:
     """Options that mean nothing for these data are mistakes; all are named at once."""
     problems = []
-    if kind not in ("auto", "image", "series"):
-        problems.append(f"--kind {kind} is none of auto, image, series")
-    if form == "table" and kind == "image":
-        problems.append("--kind image does not fit a table: remove it, or put the images into folders or a .npz file")
-    if form in ("image_folder", "digits") and kind == "series":
-        problems.append("--kind series does not fit images: remove it")
-    if form in ("image_folder", "digits") and task == "regression":
-        problems.append("--task regression does not fit classes: put the images and values into a .npz file")
-    if form != "table" and target is not None:
-        problems.append(f"--target {target} is for tables: remove it")
-    if form != "image_folder" and image_size is not None:
-        problems.append(f"--image-size {image_size} is for folders of images: remove it")
+    if options.kind not in ("auto", *_KINDS[form]):
+        problems.append(f"--kind {options.kind} does not fit {_FORM_NAMES[form]}, which can be {_listed(_KINDS[form])}")
+    if form in _CLASS_FORMS and options.task == "regression":
+        problems.append("--task regression does not fit classes: put the samples and values into a .npz file")
+    for name, value in options.given.items():
+        if name in _MEANT_FOR and form not in _MEANT_FOR[name]:
+            suited = _listed([_FORM_NAMES[suitable] for suitable in _MEANT_FOR[name]])
+            problems.append(f"--{name.replace('_', '-')} {value} is for {suited}: remove it")
     if problems:
         raise DataError(f"{str(path)!r}: {'; '.join(problems)}.")
+
+
+def _listed(names: Sequence[str]) -> str:
+    return " or ".join(filter(None, (", ".join(names[:-1]), names[-1])))
 
 
 def _digits() -> Dataset:

@@ -11,6 +11,7 @@ import numpy as np
 
 from tuner.config import RESUMABLE_KEYS, SearchConfig
 from tuner.data import audit, cache, sources, split
+from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
@@ -39,9 +40,7 @@ def read_data(config: SearchConfig) -> _Read:
         DataError: The data cannot be read or learned from.
         ConfigError: The metric does not fit the task.
     """
-    dataset = sources.load(
-        config.data, kind=config.kind, target=config.target, task=config.task, image_size=config.image_size
-    )
+    dataset = sources.load(config.data, ReadOptions.of(config))
     parts = split.make_split(dataset.y, task=dataset.spec.task, seed=config.seed, test_rows=dataset.test_rows)
     return _Read(dataset, parts, describe_dataset(config, dataset, parts, findings=audit.audit(dataset, parts)))
 
