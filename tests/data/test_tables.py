@@ -177,7 +177,7 @@ HOSTILE = [
     ("a,b,label\n1,2,p\n3,4,q\n", {}, r"2 samples are too few for 2 classes \(p, q\): at least 7"),
     ("a,b,label\n1,2,p\n3,4,q\n", {"task": "regression"}, r"holds text such as 'p' \(row 0\), but regression needs"),
     ("a,b,label\n1,2,0.5\n3,4,0.7\n", {}, r"The data has 2 rows to learn from; at least 10"),
-    ("a,b,label\n" + FEATURES, {"kind": "image"}, "--kind image does not fit a table"),
+    ("a,b,label\n" + FEATURES, {"kind": "image"}, "--kind image does not fit tables"),
     ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video does not fit tables, which can be series"),
     ("a,b,label\n" + FEATURES, {"image_size": 32}, "--image-size 32 is for folders of images"),
 ]
