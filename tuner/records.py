@@ -7,6 +7,7 @@ a file of its own has a `schema_version`.
 from __future__ import annotations
 
 import enum
+import statistics
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,9 +26,12 @@ __all__ = [
     "HyperparameterValue",
     "Kind",
     "Outcome",
+    "RateSweep",
     "Remedy",
     "SeedRun",
+    "StabilityMargin",
     "StabilityScore",
+    "SweptTrial",
     "Task",
     "Trace",
     "TrialRecord",
@@ -290,6 +294,69 @@ class SeedRun:
     schema_version: int = 1
 
 
+@dataclass(frozen=True)
+class RateSweep:
+    """Learning rates at which short sweeps broke; the same for all configurations that differ in their rate alone.
+
+    Attributes:
+        diverging_rates: One for each seed; None where it never diverged.
+        highest_rate: Where the sweeps ended.
+    """
+
+    diverging_rates: tuple[float | None, ...]
+    highest_rate: float
+    seconds: float
+    schema_version: int = 1
+
+    @property
+    def diverging_rate(self) -> float:
+        """Geometric mean over the seeds; those that never diverged count as the end of the sweep."""
+        return statistics.geometric_mean(rate or self.highest_rate for rate in self.diverging_rates)
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether a seed never diverged, so that the true rate is higher."""
+        return None in self.diverging_rates
+
+
+@dataclass(frozen=True)
+class SweptTrial:
+    """Which sweep belongs to a trial.
+
+    Attributes:
+        sweep: Its key; empty if the configuration could not be swept.
+        peak_rate: Highest learning rate of the trial's training.
+        message: Why it could not be swept, else empty.
+    """
+
+    sweep: str
+    peak_rate: float
+    message: str = ""
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class StabilityMargin:
+    """How far a configuration is from the rate at which it breaks; derived when read.
+
+    Attributes:
+        peak_rate: Highest learning rate of its training.
+    """
+
+    sweep: RateSweep
+    peak_rate: float
+
+    @property
+    def ratio(self) -> float:
+        """So many times higher the rate could be; a lower bound if `sweep.is_bound`."""
+        return self.sweep.diverging_rate / self.peak_rate
+
+    @property
+    def text(self) -> str:
+        """Such as `x37`, or `above x400` for a configuration that the sweep could not break."""
+        return f"{'above ' if self.sweep.is_bound else ''}x{float(f'{self.ratio:.2g}'):g}"
+
+
 # Fresh seeds from which on a configuration counts as confirmed: one training has no spread. Source: convention.
 MIN_FRESH_RUNS = 2
 
@@ -317,6 +384,7 @@ class TrialRecord:
         objective: J over the seed runs; None while it is unfinished.
         epoch_losses: Validation loss reported so far, epoch by epoch (for progress).
         started, finished: Unix time in seconds, or None.
+        margin: Stability margin; None if it was not measured.
     """
 
     number: int
@@ -328,6 +396,7 @@ class TrialRecord:
     started: float | None = None
     finished: float | None = None
     message: str = ""
+    margin: StabilityMargin | None = None
 
     @property
     def fresh_runs(self) -> tuple[SeedRun, ...]:

@@ -20,7 +20,7 @@ from tuner.training.losses import wants_one_hot
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 
-__all__ = ["StopTraining", "Training", "TrainingData", "release_memory", "train"]
+__all__ = ["StopTraining", "Training", "TrainingData", "build_model", "fit_model", "release_memory", "train"]
 
 logger = logging.getLogger(__name__)
 
@@ -128,10 +128,12 @@ def train(
     model, message = None, ""
     keras.utils.set_random_seed(seed)
     try:
-        model = _build(hypermodel, hp)
+        model = build_model(hypermodel, hp)
         reshuffle_every_epoch(model, seed)
         callbacks = [monitor, _EpochHook(monitor, on_epoch), *fit_kwargs.pop("callbacks", ())]
-        _fit(hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs)
+        fit_model(
+            hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs
+        )
         restore_order(model)
         monitor.detach()
     except _CallerFailedError as failed:
@@ -165,7 +167,12 @@ def release_memory() -> None:
     gc.collect()
 
 
-def _build(hypermodel: keras_tuner.HyperModel, hp: keras_tuner.HyperParameters) -> Any:
+def build_model(hypermodel: keras_tuner.HyperModel, hp: keras_tuner.HyperParameters) -> Any:
+    """Build a compiled model that is ready to be trained fast.
+
+    Raises:
+        TypeError: `build` returned something else.
+    """
     model = hypermodel.build(hp)
     if not isinstance(model, keras.Model):
         raise TypeError(f"build(hp) returned {type(model).__name__}; it must return a compiled keras.Model")
@@ -176,7 +183,7 @@ def _build(hypermodel: keras_tuner.HyperModel, hp: keras_tuner.HyperParameters) 
     return model
 
 
-def _fit(
+def fit_model(
     hypermodel: keras_tuner.HyperModel,
     hp: keras_tuner.HyperParameters,
     model: Any,
@@ -185,6 +192,14 @@ def _fit(
     judgement: Judgement,
     **fit_kwargs: Any,
 ) -> None:
+    """Have the hypermodel fit its model to the data, in the form of labels that the model was compiled for.
+
+    Args:
+        hypermodel, hp, model: As for and from `build_model`.
+        data: Prepared arrays.
+        judgement: Knows the number of classes.
+        fit_kwargs: Passed on to `fit`.
+    """
     one_hot = wants_one_hot(model)
     y, y_validation = (
         keras.utils.to_categorical(labels, judgement.num_classes) if one_hot and labels.ndim == 1 else labels

@@ -1,0 +1,112 @@
+"""The stability margin: how far a configuration is from the learning rate at which it breaks.
+
+A training can look perfect while the next seed dies at birth. A short sweep, in which the rate rises exponentially
+from nothing until the training breaks, shows how far away that is:
+
+    margin = rate at which the sweep diverges / highest rate of the training
+
+All decisions here are functions of recorded losses; `tuner.training.margin` records them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from tuner.records import FloatArray, RateSweep
+
+__all__ = [
+    "HIGHEST_RATE",
+    "LOWEST_RATE",
+    "MAX_PENALTY_NATS",
+    "NUM_STEPS",
+    "diverging_rate",
+    "penalty",
+    "rate_range",
+    "sweep_rates",
+]
+
+# The sweep: from a rate at which nothing moves to one at which everything breaks. Source: first measurement of this
+# margin (30 configurations x 4 seeds on CIFAR-10); networks with normalisation may survive even the highest rate.
+LOWEST_RATE, HIGHEST_RATE = 1e-5, 30.0
+NUM_STEPS = 150
+# The loss is smoothed by the median of this many steps: one outlier batch is no divergence, and a rise is seen three
+# steps late, a factor of 1.35 in the rate. Source: convention; the fewest that outvote two odd batches.
+SMOOTHING_STEPS = 5
+# Rise of the smoothed loss above its best that counts as diverged: the larger of this share of the chance loss and of
+# the best. Source: first measurement of this margin; half the chance loss is beyond the noise of small batches.
+DIVERGED_CHANCE_FRAC = 0.5
+DIVERGED_BEST_FRAC = 0.5
+
+# Margin from which on nothing is added to the objective, and the most that is added at a weight of 1: what a margin
+# of 1 costs. Source: benchmarks/margin.py (docs/stability.md).
+SAFE_MARGIN = 30.0
+MAX_PENALTY_NATS = math.log(SAFE_MARGIN)
+
+# The learning-rate range that sweeps of some configurations of a space propose: the highest diverging rate over this
+# is its upper end, that over the second figure its lower end. Source: benchmarks/margin.py (docs/stability.md).
+UPPER_RATE_DIVISOR = 3.0
+RANGE_RATIO = 1000.0
+# No rate outside these is proposed, whatever the sweeps say. Source: convention.
+RATE_LIMITS = (1e-6, 1.0)
+
+
+def sweep_rates() -> FloatArray:
+    """The learning rate of each step of a sweep."""
+    return np.geomspace(LOWEST_RATE, HIGHEST_RATE, NUM_STEPS)
+
+
+def diverging_rate(step_loss: FloatArray, *, grad_norm: FloatArray, chance_loss: float) -> float | None:
+    """The rate at which a sweep diverged.
+
+    Args:
+        step_loss: Plain loss of each step of the sweep so far; what comes after the last step of a sweep is ignored.
+        grad_norm: Gradient norm of each step, or empty. The loss can hide what it shows: ReLU makes 0 of NaN.
+        chance_loss: L0, loss of the best constant answer.
+
+    Returns:
+        The rate of the first step whose loss or gradient is not finite, or whose smoothed loss has left its best; None
+        if there is none.
+    """
+    losses = np.asarray(step_loss[:NUM_STEPS], dtype=float)
+    bad = [np.flatnonzero(~np.isfinite(values[:NUM_STEPS])) for values in (losses, grad_norm)]
+    end = min((int(steps[0]) for steps in bad if steps.size), default=len(losses))
+    smoothed = np.array([np.median(losses[max(0, step + 1 - SMOOTHING_STEPS) : step + 1]) for step in range(end)])
+    best = np.minimum.accumulate(smoothed) if end else smoothed
+    allowed = np.maximum(DIVERGED_CHANCE_FRAC * abs(chance_loss), DIVERGED_BEST_FRAC * np.abs(best))
+    risen = np.flatnonzero(smoothed - best > allowed)
+    first = int(risen[0]) if risen.size else end
+    return float(sweep_rates()[first]) if risen.size or any(steps.size for steps in bad) else None
+
+
+def rate_range(sweeps: Iterable[RateSweep]) -> tuple[float, float]:
+    """The learning-rate range for a search, from sweeps of a few of its configurations.
+
+    The upper end is a third of the highest diverging rate, where almost every configuration still breaks on some seed,
+    so that the search sees the edge; the lower end a thousandth of that.
+
+    Args:
+        sweeps: At least one.
+
+    Returns:
+        (low, high), rounded to two digits.
+    """
+    high = max(sweep.diverging_rate for sweep in sweeps) / UPPER_RATE_DIVISOR
+    low, high = (min(max(rate, RATE_LIMITS[0]), RATE_LIMITS[1]) for rate in (high / RANGE_RATIO, high))
+    return float(f"{low:.1e}"), float(f"{max(high, 2 * low):.1e}")
+
+
+def penalty(margin: float | None) -> float:
+    """What a small margin adds to the objective at weight 1: ln(safe margin / margin), bounded on both sides.
+
+    Args:
+        margin: Times the rate could be higher; None (the training failed, or could not be swept): the most.
+
+    Returns:
+        Nats in [0, MAX_PENALTY_NATS].
+    """
+    if margin is None or margin <= 0:
+        return MAX_PENALTY_NATS
+    return min(max(math.log(SAFE_MARGIN / margin), 0.0), MAX_PENALTY_NATS)
