@@ -36,7 +36,9 @@ class _LazySpaces(Mapping[str, type[Any]]):
 
 SPACES: Mapping[str, type[Any]] = _LazySpaces(
     {
+        "audio": ("search_spaces.audio", "AudioSpace"),
         "image": ("search_spaces.image", "ImageSpace"),
         "series": ("search_spaces.series", "SeriesSpace"),
+        "text": ("search_spaces.text", "TextSpace"),
     }
 )

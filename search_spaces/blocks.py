@@ -5,9 +5,11 @@ The hyperparameters, in the order they are declared (`python -m tuner spaces` pr
     batch_size
     optimizer, learning_rate, schedule, warmup_frac, clip_norm
     use_l1 -> l1, use_l2 -> l2
+    augmentation
     num_blocks -> filters_1, kernel_1 ... filters_4, kernel_4
-    batch_norm
+    batch_norm, residual
     pooling, dense_units, dropout
+    label_smoothing (classification)
 
 An arrow means: exists only while the one before it says so, so that no search spends a dimension on
 the fourth block of a network of two. The defaults together are a configuration that trains well at once.
@@ -16,14 +18,22 @@ the fourth block of a network of two. The defaults together are a configuration 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import keras
 import keras_tuner
 
-__all__ = ["ConvolutionSpace", "Dimension", "batch_sizes", "head", "optimizer", "regularizer"]
+__all__ = [
+    "ConvolutionSpace",
+    "Dimension",
+    "batch_sizes",
+    "classification_loss",
+    "head",
+    "optimizer",
+    "regularizer",
+]
 
 # Samples a step. Below 16 an epoch on a CPU is mostly overhead, above 128 accuracy falls. Source: Masters & Luschi
 # 2018 ("Revisiting small batch training for deep neural networks"), section 5: best results at 2 to 32.
@@ -76,20 +86,23 @@ MIN_POOLED_SIZE = 4
 # (45 steps an epoch, 3 seeds): validation loss after one epoch 0.47 to 0.55, with 0.99 it is 0.96 to 1.21.
 BATCH_NORM_MOMENTUM = 0.9
 
-# `global` keeps what was found, `grid` also roughly where: right for tables, whose columns are places with a meaning.
-POOLINGS = ("grid", "global")
+# `grid` keeps roughly where something was found: right for tables, whose columns are places with a meaning; `global`
+# keeps how much there was of it, `max` only that it was there: right for words.
+POOLINGS = ("grid", "global", "max")
 DENSE_UNITS = (0, 32, 64, 128)
 DEFAULT_DENSE_UNITS = 64
 # Source: Srivastava et al. 2014 ("Dropout"), section 7.3: useful between 0 and 0.5 for hidden units.
 MAX_DROPOUT = 0.5
 DEFAULT_DROPOUT = 0.1
+# Source: Szegedy et al. 2016 ("Rethinking the Inception architecture"), section 7.
+LABEL_SMOOTHINGS = (0.0, 0.1)
 
 TASKS = ("classification", "regression")
 
 
 @dataclass(frozen=True)
 class Dimension:
-    """What differs between one axis (series) and two (images).
+    """What differs between one axis (series, words) and two (images, spectra).
 
     Attributes:
         convolution, max_pooling, average_pooling, global_pooling: The Keras layers.
@@ -98,23 +111,33 @@ class Dimension:
         default_kernel_size: One of them.
         large_size: An axis longer than this is pooled by 4 instead of 2 in a block.
         grid_size: Positions for each axis that the `grid` pooling leaves at most.
+        global_max_pooling: The Keras layer.
+        filters: Offered numbers of filters of a block.
+        default_filters: Of each block.
+        default_blocks: Number of blocks of the default network.
+        default_pooling: One of `POOLINGS`.
     """
 
     convolution: Any
     max_pooling: Any
     average_pooling: Any
     global_pooling: Any
+    global_max_pooling: Any
     axes: int
     kernel_sizes: tuple[int, ...]
     default_kernel_size: int
     large_size: int
     grid_size: int
+    filters: tuple[int, ...] = FILTERS
+    default_filters: tuple[int, ...] = DEFAULT_FILTERS
+    default_blocks: int = DEFAULT_BLOCKS
+    default_pooling: str = "grid"
 
 
 class ConvolutionSpace(keras_tuner.HyperModel):
-    """Convolution blocks, then a dense head; `ImageSpace` and `SeriesSpace` say in how many dimensions."""
+    """Convolution blocks, then a dense head; the spaces derived from it say in how many dimensions."""
 
-    dimension: ClassVar[Dimension]
+    dimension: Dimension
 
     def __init__(self, input_shape: Sequence[int], *, task: str, num_classes: int, num_train: int, epochs: int) -> None:
         super().__init__()
@@ -126,15 +149,18 @@ class ConvolutionSpace(keras_tuner.HyperModel):
         self._validate()
 
     def _validate(self) -> None:
-        rank = self.dimension.axes + 1
-        if len(self.input_shape) != rank or min(self.input_shape, default=0) < 1:
-            raise ValueError(f"input_shape={self.input_shape} must be {rank} positive numbers, channels last.")
+        self._validate_shape()
         if self.task not in TASKS:
             raise ValueError(f"task={self.task!r} must be one of {', '.join(TASKS)}.")
         if self.task == "classification" and self.num_classes < 2:
             raise ValueError(f"num_classes={self.num_classes} must be at least 2 for classification.")
         if self.num_train < 1 or self.epochs < 1:
             raise ValueError(f"num_train={self.num_train} and epochs={self.epochs} must be at least 1.")
+
+    def _validate_shape(self) -> None:
+        rank = self.dimension.axes + 1
+        if len(self.input_shape) != rank or min(self.input_shape, default=0) < 1:
+            raise ValueError(f"input_shape={self.input_shape} must be {rank} positive numbers, channels last.")
 
     def build(self, hp: Any) -> Any:
         """Build and compile the model that `hp` describes; hyperparameters that `hp` lacks are declared.
@@ -148,7 +174,7 @@ class ConvolutionSpace(keras_tuner.HyperModel):
         chosen_optimizer = optimizer(hp, num_train=self.num_train, epochs=self.epochs)
         penalty = regularizer(hp)
         inputs = keras.Input(self.input_shape)
-        x = self._blocks(hp, inputs, penalty=penalty)
+        x = self._blocks(hp, self.stem(hp, inputs), penalty=penalty)
         x = head(hp, x, dimension=self.dimension, penalty=penalty)
         is_classification = self.task == "classification"
         outputs = keras.layers.Dense(
@@ -160,20 +186,47 @@ class ConvolutionSpace(keras_tuner.HyperModel):
         model = keras.Model(inputs, outputs)
         model.compile(
             optimizer=chosen_optimizer,
-            loss="sparse_categorical_crossentropy" if is_classification else "mean_squared_error",
+            loss=classification_loss(hp) if is_classification else "mean_squared_error",
             metrics=["accuracy"] if is_classification else [],
         )
         return model
+
+    def augmentations(self) -> Mapping[str, Callable[[], Sequence[Any]]]:
+        """Name to the layers that change what the blocks are fed, in training only; `none` is the default."""
+        return {"none": list}
+
+    def stem(self, hp: Any, inputs: Any) -> Any:
+        """What comes before the blocks: the augmentation, and whatever else a space needs.
+
+        Args:
+            hp: A `keras_tuner.HyperParameters`.
+            inputs: Of the network.
+        """
+        return self.augmented(hp, inputs)
+
+    def augmented(self, hp: Any, x: Any) -> Any:
+        """Declare the augmentation, and apply its layers.
+
+        Args:
+            hp: A `keras_tuner.HyperParameters`.
+            x: What is changed in training.
+        """
+        offered = self.augmentations()
+        for layer in offered[hp.Choice("augmentation", list(offered), default="none")]():
+            x = layer(x)
+        return x
 
     def fit(self, hp: Any, model: Any, *args: Any, **fit_kwargs: Any) -> Any:
         """Train with the batch size of `hp`, unless the caller gives one."""
         return model.fit(*args, **({"batch_size": hp.get("batch_size")} | fit_kwargs))
 
     def _blocks(self, hp: Any, x: Any, *, penalty: Any) -> Any:
-        num_blocks = hp.Int("num_blocks", 1, MAX_BLOCKS, default=DEFAULT_BLOCKS)
+        num_blocks = hp.Int("num_blocks", 1, MAX_BLOCKS, default=self.dimension.default_blocks)
         layers = [self._declare_block(hp, number) for number in range(1, MAX_BLOCKS + 1)]
         batch_norm = hp.Boolean("batch_norm", default=True)
+        residual = hp.Boolean("residual", default=False)
         for number, (filters, kernel_size) in enumerate(layers[:num_blocks], start=1):
+            shortcut = x
             x = self.dimension.convolution(
                 filters,
                 kernel_size,
@@ -186,6 +239,8 @@ class ConvolutionSpace(keras_tuner.HyperModel):
             )(x)
             if batch_norm:
                 x = keras.layers.BatchNormalization(momentum=BATCH_NORM_MOMENTUM, name=f"norm_{number}")(x)
+            if residual:
+                x = self._added(x, shortcut, penalty=penalty, number=number)
             x = keras.layers.Activation("relu", name=f"relu_{number}")(x)
             x = self._pooled(x, name=f"pool_{number}")
         return x
@@ -194,7 +249,12 @@ class ConvolutionSpace(keras_tuner.HyperModel):
         """Declare the choices of one block; both are None while the network has fewer blocks."""
         deep_enough = list(range(number, MAX_BLOCKS + 1))
         condition = {} if number == 1 else {"parent_name": "num_blocks", "parent_values": deep_enough}
-        filters = hp.Choice(f"filters_{number}", list(FILTERS), default=DEFAULT_FILTERS[number - 1], **condition)
+        filters = hp.Choice(
+            f"filters_{number}",
+            list(self.dimension.filters),
+            default=self.dimension.default_filters[number - 1],
+            **condition,
+        )
         kernel_size = hp.Choice(
             f"kernel_{number}",
             list(self.dimension.kernel_sizes),
@@ -202,6 +262,18 @@ class ConvolutionSpace(keras_tuner.HyperModel):
             **condition,
         )
         return filters, kernel_size
+
+    def _added(self, x: Any, shortcut: Any, *, penalty: Any, number: int) -> Any:
+        """The block's input added to its output, through a 1 x 1 convolution where their channels differ.
+
+        Source: He et al. 2016 ("Deep residual learning"), section 3.2, equation 2.
+        """
+        filters = x.shape[-1]
+        if shortcut.shape[-1] != filters:
+            shortcut = self.dimension.convolution(
+                filters, 1, use_bias=False, kernel_regularizer=penalty, name=f"shortcut_{number}"
+            )(shortcut)
+        return keras.layers.Add(name=f"add_{number}")([x, shortcut])
 
     def _pooled(self, x: Any, *, name: str) -> Any:
         """Halve each axis that is long enough, quarter the large ones, leave the short ones alone."""
@@ -285,6 +357,18 @@ def _penalty(hp: Any, name: str, *, bounds: tuple[float, float], default: float)
     return float(factor) if is_used else 0.0
 
 
+def classification_loss(hp: Any) -> Any:
+    """Declare label smoothing, and return the loss for class codes, or with smoothing for one-hot labels.
+
+    Args:
+        hp: A `keras_tuner.HyperParameters`.
+    """
+    smoothing = hp.Choice("label_smoothing", list(LABEL_SMOOTHINGS), default=0.0)
+    if smoothing:
+        return keras.losses.CategoricalCrossentropy(label_smoothing=float(smoothing))
+    return "sparse_categorical_crossentropy"
+
+
 def head(hp: Any, x: Any, *, dimension: Dimension, penalty: Any) -> Any:
     """Declare pooling, dense layer and dropout, and apply them: from feature maps to one vector a sample.
 
@@ -294,13 +378,15 @@ def head(hp: Any, x: Any, *, dimension: Dimension, penalty: Any) -> Any:
         dimension: Which layers.
         penalty: Regulariser of the dense kernel, or None.
     """
-    if hp.Choice("pooling", list(POOLINGS), default="grid") == "grid":
+    pooling = hp.Choice("pooling", list(POOLINGS), default=dimension.default_pooling)
+    if pooling == "grid":
         pool_size = tuple(math.ceil(size / dimension.grid_size) for size in x.shape[1:-1])
         if max(pool_size) > 1:
             x = dimension.average_pooling(pool_size, padding="same", name="grid_pooling")(x)
         x = keras.layers.Flatten(name="flatten")(x)
     else:
-        x = dimension.global_pooling(name="global_pooling")(x)
+        layer = dimension.global_max_pooling if pooling == "max" else dimension.global_pooling
+        x = layer(name="global_pooling")(x)
     units = hp.Choice("dense_units", list(DENSE_UNITS), default=DEFAULT_DENSE_UNITS)
     if units:
         x = keras.layers.Dense(units, activation="relu", kernel_regularizer=penalty, name="dense")(x)

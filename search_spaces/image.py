@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import keras
 
 from search_spaces.blocks import ConvolutionSpace, Dimension
 
 __all__ = ["ImageSpace"]
 
+# Share of the side by which an image is shifted at most. Source: 4 of 32 pixels, He et al. 2016 ("Deep residual
+# learning"), section 4.2.
+SHIFT_FRAC = 0.125
+
+
 _PLANE = Dimension(
     convolution=keras.layers.Conv2D,
     max_pooling=keras.layers.MaxPooling2D,
     average_pooling=keras.layers.AveragePooling2D,
     global_pooling=keras.layers.GlobalAveragePooling2D,
+    global_max_pooling=keras.layers.GlobalMaxPooling2D,
     axes=2,
     # Two stacked 3x3 see what one 5x5 sees, at less cost. Source: Simonyan & Zisserman 2015 (VGG), section 2.3.
     # 1x1 sees no neighbourhood, 7x7 costs five times a 3x3 on a CPU: neither is offered.
@@ -47,3 +56,14 @@ class ImageSpace(ConvolutionSpace):
     """
 
     dimension = _PLANE
+
+    def augmentations(self) -> Mapping[str, Callable[[], Sequence[Any]]]:
+        """Shifts; flips are a choice of their own: the mirror image of a digit or a sign has another label, or none."""
+
+        def shift() -> Any:
+            return keras.layers.RandomTranslation(SHIFT_FRAC, SHIFT_FRAC, fill_mode="nearest", name="shift")
+
+        def flip() -> Any:
+            return keras.layers.RandomFlip("horizontal", name="flip")
+
+        return {"none": list, "shift": lambda: [shift()], "shift_flip": lambda: [shift(), flip()]}

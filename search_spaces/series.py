@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
 import keras
 
 from search_spaces.blocks import ConvolutionSpace, Dimension
 
-__all__ = ["SeriesSpace"]
+__all__ = ["JITTER", "SeriesSpace"]
+
+# Standard deviation of the noise, where scaled values have 1. Source: Um et al. 2017 ("Data augmentation of wearable
+# sensor data"), section 3: jittering with 0.05.
+JITTER = 0.05
 
 _LINE = Dimension(
     convolution=keras.layers.Conv1D,
     max_pooling=keras.layers.MaxPooling1D,
     average_pooling=keras.layers.AveragePooling1D,
     global_pooling=keras.layers.GlobalAveragePooling1D,
+    global_max_pooling=keras.layers.GlobalMaxPooling1D,
     axes=1,
     # Series need longer kernels than images: 8, 5 and 3 steps in the strong baseline of Wang, Yan & Oates 2017
     # ("Time series classification from scratch", FCN), 11 as a longer one that is still cheap in one dimension.
@@ -47,3 +55,7 @@ class SeriesSpace(ConvolutionSpace):
     """
 
     dimension = _LINE
+
+    def augmentations(self) -> Mapping[str, Callable[[], Sequence[Any]]]:
+        """Noise on the scaled values."""
+        return {"none": list, "jitter": lambda: [keras.layers.GaussianNoise(JITTER, name="jitter")]}

@@ -20,18 +20,31 @@ from search_spaces import SPACES
 SHAPES = {
     "image": [(1, 1, 1), (2, 3, 1), (8, 8, 1), (1, 40, 2), (28, 28, 1), (70, 30, 3), (300, 300, 1)],
     "series": [(1, 1), (2, 1), (5, 3), (140, 1), (257, 2), (5000, 1)],
+    "text": [(1,), (3,), (32,), (200,), (512,)],
+    "audio": [(1, 1, 1), (2, 40, 1), (50, 40, 1), (100, 64, 1), (1, 1), (4000, 1), (16000, 1)],
 }
+VOCABULARY_SIZE = 50
 CASES = [(name, shape) for name in SPACES for shape in SHAPES[name]]
 # Corners of the space that differ in structure.
 CORNERS: list[dict[str, Any]] = [
     {"num_blocks": 1, "dense_units": 0, "batch_norm": False, "pooling": "global", "optimizer": "sgd"},
     {"num_blocks": 4, "use_l1": True, "use_l2": True, "clip_norm": 1.0, "optimizer": "rmsprop", "schedule": "constant"},
+    {"num_blocks": 3, "residual": True, "filters_1": 32, "filters_2": 32, "filters_3": 64, "pooling": "max"},
 ]
 
 
 def make(name: str, shape: tuple[int, ...], **changes: Any) -> Any:
     facts = {"task": "classification", "num_classes": 3, "num_train": 1000, "epochs": 5} | changes
+    if name == "text":
+        facts = {"vocabulary_size": VOCABULARY_SIZE} | facts
     return SPACES[name](shape, **facts)
+
+
+def samples(name: str, shape: tuple[int, ...], count: int) -> np.ndarray:
+    random = np.random.default_rng(0)
+    if name == "text":
+        return random.integers(VOCABULARY_SIZE, size=(count, *shape), dtype=np.int32)
+    return random.normal(size=(count, *shape)).astype(np.float32)
 
 
 def with_values(**values: Any) -> Any:
@@ -43,11 +56,11 @@ def with_values(**values: Any) -> Any:
 def test_names_are_known_without_importing_keras() -> None:
     code = "import sys, search_spaces; print(list(search_spaces.SPACES)); assert 'keras' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert result.stdout.strip() == "['image', 'series']"
+    assert result.stdout.strip() == "['audio', 'image', 'series', 'text']"
 
 
 def test_register_behaves_as_a_mapping() -> None:
-    assert len(SPACES) == 2
+    assert len(SPACES) == 4
     assert "image" in SPACES
     assert "video" not in SPACES
     with pytest.raises(KeyError, match="video"):
@@ -59,7 +72,7 @@ def test_default_model_fits_any_input(name: str, shape: tuple[int, ...]) -> None
     model = make(name, shape).build(keras_tuner.HyperParameters())
     assert model.compiled
     assert model.output_shape == (None, 3)
-    probabilities = model.predict_on_batch(np.zeros((2, *shape), np.float32))
+    probabilities = model.predict_on_batch(samples(name, shape, 2))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1.0, rtol=1e-5)
     assert model.count_params() < 400_000
 
@@ -69,12 +82,61 @@ def test_default_model_fits_any_input(name: str, shape: tuple[int, ...]) -> None
 def test_saved_model_loads_without_custom_objects(name: str, corner: dict[str, Any], tmp_path: Path) -> None:
     shape = SHAPES[name][2]
     model = make(name, shape).build(with_values(**corner))
-    x = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    x = samples(name, shape, 4)
     model.train_on_batch(x, np.array([0, 1, 2, 0]))
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     np.testing.assert_allclose(loaded.predict_on_batch(x), model.predict_on_batch(x), rtol=1e-5)
     assert loaded.optimizer.get_config() == model.optimizer.get_config()
+
+
+@pytest.mark.parametrize("name", list(SPACES))
+def test_every_augmentation_trains_and_leaves_the_answers_alone(name: str) -> None:
+    """It is active in training only: the same samples give the same answers every time."""
+    for shape in (SHAPES[name][2], SHAPES[name][-2]):
+        hp = with_values(num_blocks=1)
+        make(name, shape).build(hp)
+        (choice,) = [each for each in hp.space if each.name == "augmentation"]
+        x = samples(name, shape, 8)
+        for value in choice.values:
+            model = make(name, shape).build(with_values(num_blocks=1, augmentation=value))
+            assert np.isfinite(model.train_on_batch(x, np.zeros(8))).all()
+            np.testing.assert_array_equal(model.predict_on_batch(x), model.predict_on_batch(x))
+            if value == choice.default:
+                plain = len(model.layers)
+            else:
+                assert len(model.layers) > plain
+
+
+def test_label_smoothing_takes_one_hot_labels() -> None:
+    model = make("image", (8, 8, 1)).build(with_values(label_smoothing=0.1))
+    assert model.loss.get_config()["label_smoothing"] == 0.1
+
+
+def test_residual_blocks_add_their_input() -> None:
+    values = {"num_blocks": 3, "residual": True, "filters_1": 16, "filters_2": 16, "filters_3": 32}
+    model = make("image", (8, 8, 1)).build(with_values(**values))
+    assert [layer.name for layer in model.layers if layer.name.startswith(("add", "shortcut"))] == [
+        "shortcut_1",
+        "add_1",
+        "add_2",
+        "shortcut_3",
+        "add_3",
+    ]
+
+
+def test_sound_is_a_wave_or_a_spectrum_by_its_shape() -> None:
+    assert make("audio", (4000, 1)).build(with_values()).get_layer("conv_1").kernel_size == (3,)
+    assert make("audio", (50, 40, 1)).build(with_values()).get_layer("conv_1").kernel_size == (3, 3)
+    with pytest.raises(ValueError, match="must be 3 positive numbers"):
+        make("audio", (50,))
+
+
+def test_text_refuses_what_is_no_sequence() -> None:
+    with pytest.raises(ValueError, match=r"must be \(length,\) with at least one word"):
+        make("text", (3, 1))
+    with pytest.raises(ValueError, match="vocabulary_size=0 must be at least 1"):
+        make("text", (3,), vocabulary_size=0)
 
 
 @pytest.mark.parametrize("name", list(SPACES))
@@ -109,7 +171,7 @@ def test_fit_takes_the_batch_size_of_the_configuration(name: str) -> None:
     space = make(name, shape)
     hp = with_values(batch_size=16, num_blocks=1)
     model = space.build(hp)
-    x, y = np.zeros((64, *shape), np.float32), np.zeros(64, np.int64)
+    x, y = samples(name, shape, 64), np.zeros(64, np.int64)
     history = space.fit(hp, model, x, y, epochs=1, verbose=0)
     assert history.params["steps"] == 4
     assert space.fit(hp, model, x, y, epochs=1, verbose=0, batch_size=32).params["steps"] == 2
