@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from PIL import Image
 
-from tuner.data import images
+from tuner.data import folders
 from tuner.data.sources import ReadOptions, load, load_features
 from tuner.errors import DataError
 
@@ -174,40 +176,63 @@ def test_deeper_folders_belong_to_their_class(folder):
     assert (found.row_names[10], found.y[10]) == ("cat/black/a.png", 0)
 
 
-def test_all_unreadable_images_are_listed(folder):
+def test_unreadable_images_are_left_out_and_listed(folder):
     root = folder(suffix="jpg")
     (root / "cat" / "text.png").write_text("hello")
     (root / "cat" / "empty.jpg").write_bytes(b"")
-    with pytest.raises(DataError) as caught:
-        load(str(root))
-    assert str(caught.value).splitlines() == [
-        f"2 images of 22 in {str(root)!r} cannot be read. Replace or remove:",
+    found = load(str(root))
+    assert found.x.shape == (20, 20, 20, 3)
+    assert found.notes[0].splitlines() == [
+        "2 of 22 images cannot be read and were left out:",
         "  cat/empty.jpg: the file is empty",
         "  cat/text.png: not an image, whatever its name says",
     ]
 
 
-def test_truncated_images_are_listed(folder):
+def test_too_many_unreadable_images_are_refused(folder):
+    root = folder(suffix="jpg")
+    for name in ("a", "b", "c"):
+        (root / "cat" / f"{name}.png").write_text("hello")
+    with pytest.raises(DataError) as caught:
+        load(str(root))
+    assert str(caught.value).splitlines()[:2] == [
+        f"3 of 23 images in {str(root)!r} cannot be read. Replace or remove:",
+        "  cat/a.png: not an image, whatever its name says",
+    ]
+
+
+def test_truncated_images_are_left_out_and_listed(folder):
     root = folder((60, 60), suffix="jpg")
+    whole = load(str(root))
     for name in ("dog/1.jpg", "dog/2.jpg"):
         content = (root / name).read_bytes()
         (root / name).write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match=r"(?s)2 images of 20 .*remove:\n  dog/1.jpg: .*truncated.*dog/2.jpg"):
-        load(str(root))
+    found = load(str(root))
+    assert re.search(r"(?s)2 of 20 .*\n  dog/1.jpg: .*truncated.*dog/2.jpg", found.notes[0])
+    np.testing.assert_array_equal(found.x, np.delete(whole.x, [11, 12], axis=0))
+    assert found.row_names == tuple(name for name in whole.row_names if name not in ("dog/1.jpg", "dog/2.jpg"))
+    np.testing.assert_array_equal(found.y, [0] * 10 + [1] * 8)
 
 
 def test_broken_links_are_listed(folder):
     root = folder()
     (root / "cat" / "gone.png").symlink_to(root / "nowhere.png")
-    with pytest.raises(DataError, match=r"(?s)1 image of 21 .*cat/gone.png: No such file or directory"):
+    assert re.search(r"(?s)1 of 21 .*cat/gone.png: No such file or directory", load(str(root)).notes[0])
+
+
+def test_a_class_of_unreadable_images_is_named(folder):
+    root = folder()
+    (root / "owl").mkdir()
+    (root / "owl" / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match="No file of 'owl' in .* can be read"):
         load(str(root))
 
 
 def test_long_lists_are_cut(folder):
     root = folder()
-    for number in range(images.MAX_NAMED + 3):
+    for number in range(folders.MAX_NAMED + 3):
         (root / "cat" / f"x{number}.png").write_text("no")
-    with pytest.raises(DataError, match=r"(?s)23 images of 43 .*and 3 more"):
+    with pytest.raises(DataError, match=r"(?s)23 of 43 images .*and 3 more"):
         load(str(root))
 
 
@@ -215,7 +240,7 @@ def test_folders_that_hold_no_classes(tmp_path, folder):
     with pytest.raises(DataError, match=r"is empty. Expected: one sub-folder of images for each class"):
         load(str(tmp_path))
     (tmp_path / ".hidden").write_text("x")
-    with pytest.raises(DataError, match=r"has no sub-folders \(it holds hidden files only\)"):
+    with pytest.raises(DataError, match=r"has no sub-folders \(it holds nothing but hidden files\)"):
         load(str(tmp_path))
     root = folder()
     with pytest.raises(DataError, match=r"has no sub-folders \(it holds 10 x .png\)"):
@@ -226,7 +251,7 @@ def test_folders_that_hold_no_classes(tmp_path, folder):
 
 def test_folders_without_images(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(DataError, match=r"hold no images, but nothing. Expected: files ending in .bmp"):
+    with pytest.raises(DataError, match=r"hold no images, but nothing but hidden files. Expected: files"):
         load(str(tmp_path))
     (tmp_path / "a" / "1.wav").write_text("x")
     with pytest.raises(DataError, match=r"hold no images, but 1 x \.wav"):
@@ -282,5 +307,5 @@ def test_features_that_cannot_be_read(folder, tmp_path):
     with pytest.raises(DataError, match=r"holds no images. Expected: files ending in"):
         load_features(str(tmp_path / "none"), spec)
     (tmp_path / "bad.png").write_text("x")
-    with pytest.raises(DataError, match=r"1 image of 1 .* cannot be read"):
+    with pytest.raises(DataError, match=r"1 of 1 images .* cannot be read"):
         load_features(str(tmp_path / "bad.png"), spec)

@@ -10,19 +10,18 @@ All images get one size and one mode, so that they fit into one array:
 
 from __future__ import annotations
 
-import os
 import struct
 from collections import Counter
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from tuner.data import folders
 from tuner.data.dataset import Dataset
 from tuner.errors import DataError
 from tuner.records import DataSpec
@@ -37,15 +36,6 @@ MAX_SIDE_PX = 64
 # Share of the images that must have the most common size for it to count as the usual one. Source: convention.
 USUAL_FRAC = 0.5
 
-# What systems leave in folders of pictures; hidden files (leading dot) are passed over as well.
-JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "icon\r")
-
-# Names of folders that hold the parts of a data set rather than its classes.
-PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-
-# At most this many files are named in a message.
-MAX_NAMED = 20
-
 # EXIF tag and those of its values that swap width and height. Source: EXIF 2.32, section 4.6.4.
 _ORIENTATION_TAG = 0x0112
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
@@ -57,8 +47,6 @@ _UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, struct.error, IndexEr
 
 Pixels = npt.NDArray[np.uint8]
 Size = tuple[int, int]
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -78,33 +66,33 @@ def read(root: Path, *, image_size: int | None) -> Dataset:
         image_size: Longest side in pixels, or None for the usual size.
 
     Raises:
-        DataError: There are no class folders or images, fewer than two classes, or some images cannot be read.
+        DataError: There are no class folders or images, fewer than two classes, or too many images cannot be read.
     """
-    files, notes = _find(root)
-    class_names = tuple(sorted({file.relative_to(root).parts[0] for file in files}))
-    if len(class_names) < 2:
-        below = [entry for entry in (root / class_names[0]).iterdir() if entry.is_dir() and not _is_junk(entry.name)]
-        hint = f" Did you mean {str(root / class_names[0])!r}?" if below else ""
-        raise DataError(
-            f"{str(root)!r} has images of one class only, {class_names[0]!r}. A classifier needs at least two: one "
-            f"sub-folder for each.{hint}"
-        )
-    headers = _in_threads(_header, files)
-    _refuse_unreadable(root, files, [header.problem for header in headers])
-    size = _choose_size([header.size for header in headers], image_size)
-    mode = "L" if all(header.is_grey for header in headers) else "RGB"
-    x = _decode(root, files, size, mode)
+    found = folders.find(root, IMAGE_SUFFIXES, noun="images")
+    headers = dict(zip(found.files, folders.in_threads(_header, found.files), strict=True))
+    problems = {file: header.problem for file, header in headers.items() if header.problem}
+    folders.unreadable(root, problems, num_files=len(headers), noun="images")
+    headers = {file: header for file, header in headers.items() if not header.problem}
+    size = _choose_size([header.size for header in headers.values()], image_size)
+    mode = "L" if all(header.is_grey for header in headers.values()) else "RGB"
+    x, undecoded = _decode(list(headers), size, mode)
+    problems |= undecoded
+    files = [file for file in headers if file not in undecoded]
+    skipped = folders.unreadable(root, problems, num_files=len(found.files), noun="images")
     if mode == "RGB" and np.array_equal(x[..., 0], x[..., 1]) and np.array_equal(x[..., 0], x[..., 2]):
         x, mode = x[..., :1].copy(), "L"
-    notes += [_size_note([header.size for header in headers], size), _mode_note(headers, mode)]
-    codes = {name: code for code, name in enumerate(class_names)}
+    notes = (
+        skipped,
+        _size_note([header.size for header in headers.values()], size),
+        _mode_note(headers.values(), mode),
+    )
     return Dataset(
         name=root.resolve().name,
-        spec=DataSpec("image_folder", "image", "classification", tuple(x.shape[1:]), class_names),
+        spec=DataSpec("image_folder", "image", "classification", tuple(x.shape[1:]), found.class_names),
         x=x,
-        y=np.array([codes[file.relative_to(root).parts[0]] for file in files], np.int64),
-        row_names=tuple(file.relative_to(root).as_posix() for file in files),
-        notes=tuple(note for note in notes if note),
+        y=found.codes(files),
+        row_names=tuple(map(found.name_of, files)),
+        notes=(*found.notes, *filter(None, notes)),
     )
 
 
@@ -119,96 +107,13 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Pixels, tuple[str, ...]]:
         DataError: There are no images, or some cannot be read.
     """
     root = path if path.is_dir() else path.parent
-    files = _images_below(path)[0] if path.is_dir() else [path]
+    files = folders.files_below(path, IMAGE_SUFFIXES)[0] if path.is_dir() else [path]
     if not files:
         raise DataError(f"{str(path)!r} holds no images. Expected: files ending in {', '.join(IMAGE_SUFFIXES)}.")
     height, width, channels = spec.input_shape
-    pixels = _decode(root, files, (width, height), "L" if channels == 1 else "RGB")
+    pixels, problems = _decode(files, (width, height), "L" if channels == 1 else "RGB")
+    folders.unreadable(root, problems, num_files=len(files), noun="images", most=0)
     return pixels, tuple(file.relative_to(root).as_posix() for file in files)
-
-
-def _find(root: Path) -> tuple[list[Path], list[str]]:
-    """All images in class folders, and notes on what was passed over."""
-    entries = sorted(root.iterdir())
-    if not entries:
-        raise DataError(f"Folder {str(root)!r} is empty. Expected: one sub-folder of images for each class.")
-    folders = [entry for entry in entries if entry.is_dir() and not _is_junk(entry.name)]
-    if not folders:
-        kinds = Counter(entry.suffix.lower() or "no suffix" for entry in entries if not _is_junk(entry.name))
-        found = ", ".join(f"{count} x {suffix}" for suffix, count in kinds.most_common(3)) or "hidden files only"
-        raise DataError(
-            f"Folder {str(root)!r} has no sub-folders (it holds {found}). Expected: one sub-folder of images for each "
-            "class, such as cats/ and dogs/; or give a single .npz, .csv, .tsv or .parquet file."
-        )
-    if {folder.name.lower() for folder in folders} <= PART_NAMES:
-        names = ", ".join(folder.name for folder in folders)
-        raise DataError(
-            f"Folder {str(root)!r} holds parts of a data set ({names}), not classes. Give the one to learn from, such "
-            f"as {str(folders[0])!r}; it is split into training, validation and test."
-        )
-    return _find_in_classes(root, folders, [entry for entry in entries if not entry.is_dir()])
-
-
-def _find_in_classes(root: Path, folders: list[Path], loose: list[Path]) -> tuple[list[Path], list[str]]:
-    files: list[Path] = []
-    others, empty, num_junk = [file for file in loose if not _is_junk(file.name)], [], len(loose)
-    num_junk -= len(others)
-    for folder in folders:
-        images, strange, junk = _images_below(folder)
-        files += images
-        others += strange
-        num_junk += junk
-        if not images:
-            empty.append(folder.name)
-    if not files:
-        kinds = Counter(file.suffix.lower() or "no suffix" for file in others)
-        found = ", ".join(f"{count} x {suffix}" for suffix, count in kinds.most_common(3)) or "nothing"
-        raise DataError(
-            f"The sub-folders of {str(root)!r} hold no images, but {found}. Expected: files ending in "
-            f"{', '.join(IMAGE_SUFFIXES)}."
-        )
-    notes = []
-    if others:
-        notes.append(
-            f"{len(others):,} files that are no images in a class folder were ignored: {_named(root, others)}."
-        )
-    if empty:
-        notes.append(f"Sub-folders without images were ignored: {', '.join(empty)}.")
-    if num_junk:
-        notes.append(f"{num_junk:,} hidden or system files were ignored.")
-    return files, notes
-
-
-def _images_below(folder: Path) -> tuple[list[Path], list[Path], int]:
-    """Images, other files, and the number of hidden and system files, at any depth."""
-    images: list[Path] = []
-    others: list[Path] = []
-    num_junk = 0
-    for parent, folder_names, file_names in os.walk(folder):
-        folder_names[:] = sorted(name for name in folder_names if not _is_junk(name))
-        for name in sorted(file_names):
-            if _is_junk(name):
-                num_junk += 1
-            elif name.lower().endswith(IMAGE_SUFFIXES):
-                images.append(Path(parent, name))
-            else:
-                others.append(Path(parent, name))
-    return images, others, num_junk
-
-
-def _is_junk(name: str) -> bool:
-    return name.startswith(".") or name.lower() in JUNK_NAMES
-
-
-def _named(root: Path, files: Sequence[Path]) -> str:
-    more = f" and {len(files) - MAX_NAMED:,} more" if len(files) > MAX_NAMED else ""
-    return ", ".join(file.relative_to(root).as_posix() for file in files[:MAX_NAMED]) + more
-
-
-def _in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Pillow lets go of the interpreter while it reads and decodes."""
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(function, items))
 
 
 def _header(file: Path) -> _Header:
@@ -230,19 +135,6 @@ def _reason(file: Path, error: BaseException) -> str:
     if isinstance(error, UnidentifiedImageError):
         return "not an image, whatever its name says"
     return str(error) or type(error).__name__
-
-
-def _refuse_unreadable(root: Path, files: Sequence[Path], problems: Sequence[str]) -> None:
-    bad = [(file, problem) for file, problem in zip(files, problems, strict=True) if problem]
-    if not bad:
-        return
-    lines = [f"  {file.relative_to(root).as_posix()}: {problem}" for file, problem in bad[:MAX_NAMED]]
-    if len(bad) > MAX_NAMED:
-        lines.append(f"  and {len(bad) - MAX_NAMED:,} more")
-    count = "1 image" if len(bad) == 1 else f"{len(bad):,} images"
-    raise DataError(
-        f"{count} of {len(files):,} in {str(root)!r} cannot be read. Replace or remove:\n" + "\n".join(lines)
-    )
 
 
 def _choose_size(sizes: Sequence[Size], image_size: int | None) -> Size:
@@ -268,7 +160,7 @@ def _size_note(sizes: Sequence[Size], size: Size) -> str:
     )
 
 
-def _mode_note(headers: Sequence[_Header], mode: str) -> str:
+def _mode_note(headers: Collection[_Header], mode: str) -> str:
     num_grey = sum(header.is_grey for header in headers)
     if mode == "L" and num_grey < len(headers):
         return "All images hold equal red, green and blue, and were read as grey."
@@ -277,8 +169,8 @@ def _mode_note(headers: Sequence[_Header], mode: str) -> str:
     return ""
 
 
-def _decode(root: Path, files: Sequence[Path], size: Size, mode: str) -> Pixels:
-    """Read all files into one array (n, height, width, channels)."""
+def _decode(files: Sequence[Path], size: Size, mode: str) -> tuple[Pixels, dict[Path, str]]:
+    """Those files that can be read as one array (n, height, width, channels), and why the others cannot."""
     pixels = np.empty((len(files), size[1], size[0], 1 if mode == "L" else 3), np.uint8)
 
     def decode(row: int) -> str:
@@ -288,8 +180,9 @@ def _decode(root: Path, files: Sequence[Path], size: Size, mode: str) -> Pixels:
             return _reason(files[row], error)
         return ""
 
-    _refuse_unreadable(root, files, _in_threads(decode, range(len(files))))
-    return pixels
+    reasons = folders.in_threads(decode, range(len(files)))
+    problems = {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
+    return pixels[[not reason for reason in reasons]] if problems else pixels, problems
 
 
 def _pixels(file: Path, size: Size, mode: str) -> Pixels:

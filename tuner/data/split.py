@@ -126,8 +126,8 @@ def check_sizes(
                 "into training, validation and test. Add more."
             )
         return
-    codes, counts = np.unique(y, return_counts=True)
-    counts = np.array([np.count_nonzero(rest == code) for code in codes]) if test_rows is not None else counts
+    codes = np.unique(y)
+    counts = np.bincount(rest.astype(np.int64), minlength=int(codes.max()) + 1)[codes]
     names = [class_names[code] if class_names else str(code) for code in codes.tolist()]
     # Splitting off a part of fewer rows than there are classes cannot give each class one.
     frac = TEST_FRAC if test_rows is None else VALIDATION_FRAC
