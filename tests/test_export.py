@@ -117,13 +117,21 @@ def script(bundle: Path):
         spec.loader.exec_module(module)
     finally:
         sys.path[:] = path_before
-        sys.modules.pop("preprocessing", None)
+        for name in [name for name in sys.modules if name.partition(".")[0] == "preprocessing"]:
+            del sys.modules[name]
     return module
 
 
 def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
-    names = {file.name for file in bundle.iterdir()}
-    expected = {"config.yaml", "model.keras", "pipeline.skops", "preprocessing.py", "train.py", "requirements.txt"}
+    names = {file.relative_to(bundle).as_posix() for file in bundle.rglob("*")}
+    expected = {
+        "config.yaml",
+        "model.keras",
+        "pipeline.skops",
+        "preprocessing/__init__.py",
+        "train.py",
+        "requirements.txt",
+    }
     assert expected | {"README.md", "manifest.json"} <= names
     config = read_config(bundle)
     trial = load_trials(run)[0]

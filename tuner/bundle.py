@@ -3,7 +3,7 @@
 config.yaml         hyperparameters, epochs, data and pipeline settings, seeds, measured figures, versions
 model.keras         the trained model, plain Keras layers
 pipeline.skops      the fitted scikit-learn pipeline (target_scaler.skops beside it for regression)
-preprocessing.py    the transformers that scikit-learn does not have
+preprocessing/      the transformers that scikit-learn does not have
 train.py            stand-alone script that trains the configuration again
 requirements.txt    what train.py needs
 README.md           model card
@@ -80,7 +80,7 @@ class Bundle:
         self.model_file = root / "model.keras"
         self.pipeline_file = root / "pipeline.skops"
         self.target_scaler_file = root / "target_scaler.skops"
-        self.preprocessing_file = root / "preprocessing.py"
+        self.preprocessing_dir = root / "preprocessing"
         self.train_file = root / "train.py"
         self.requirements_file = root / "requirements.txt"
         self.card_file = root / "README.md"

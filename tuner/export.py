@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
-from sklearn.pipeline import Pipeline
+from sklearn.pipeline import FeatureUnion, Pipeline
 
 import tuner
 from tuner.bundle import Bundle, BundleConfig, write_config, write_manifest
@@ -106,7 +106,9 @@ def write_bundle(
         for file in (bundle.pipeline_file, bundle.target_scaler_file):
             if (prepared.folder / file.name).is_file():
                 shutil.copyfile(prepared.folder / file.name, file)
-        shutil.copyfile(Path(transformers.__file__), bundle.preprocessing_file)
+        shutil.copytree(
+            Path(transformers.__file__).parent, bundle.preprocessing_dir, ignore=shutil.ignore_patterns("__pycache__")
+        )
         if config.space.startswith("space.py:"):
             shutil.copyfile(space_file, bundle.space_file)
         write_config(bundle.config_file, config)
@@ -278,11 +280,13 @@ def _rendered(bundle: Bundle, config: BundleConfig, *, model: Any, notes: Sequen
 def _constructor_text(estimator: Any, *, indent: str = "") -> str:
     """The Python expression that makes an unfitted estimator, one step a line."""
     inner = indent + "    "
-    if isinstance(estimator, Pipeline):
-        lines = [f"{inner}({name!r}, {_constructor_text(step, indent=inner)}),\n" for name, step in estimator.steps]
-        return f"Pipeline([\n{''.join(lines)}{indent}])"
+    if isinstance(estimator, Pipeline | FeatureUnion):
+        steps = estimator.steps if isinstance(estimator, Pipeline) else estimator.transformer_list
+        lines = [f"{inner}({name!r}, {_constructor_text(step, indent=inner)}),\n" for name, step in steps]
+        return f"{type(estimator).__name__}([\n{''.join(lines)}{indent}])"
     if isinstance(estimator, transformers.PerChannel):
-        return f"PerChannel({_constructor_text(estimator.transformer, indent=indent)}, seed={estimator.seed})"
+        inside = _constructor_text(estimator.transformer, indent=indent)
+        return f"PerChannel({inside}, padding={estimator.padding!r}, seed={estimator.seed})"
     return " ".join(str(estimator.__repr__(N_CHAR_MAX=10**6)).split())
 
 

@@ -7,35 +7,61 @@ float32 with a channel axis whatever it is fed, and is stored with skops, which 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.transformers import AddChannel, OverflowToMissing, PerChannel, Winsorizer
+from tuner.data import transformers
+from tuner.data.transformers import (
+    AddChannel,
+    LogMel,
+    NormalizeLoudness,
+    NormalizeText,
+    OutlierFlag,
+    OverflowToMissing,
+    PerChannel,
+    RankToNormal,
+    SignedLog,
+    StandardizeEach,
+    TokenSequences,
+    TrimSilence,
+    Winsorizer,
+)
+from tuner.data.transformers.sound import num_frames
 from tuner.errors import BundleError, ConfigError, did_you_mean
 from tuner.records import DataSpec
 from tuner.store import atomic_open
 
-__all__ = ["Choice", "build", "build_target", "choices", "class_weights", "load", "pipeline_params", "save"]
+__all__ = [
+    "Choice",
+    "build",
+    "build_target",
+    "choices",
+    "class_weights",
+    "load",
+    "output_shape",
+    "oversampled_rows",
+    "pipeline_params",
+    "save",
+    "vocabulary_size",
+]
 
 # Class weights are offered when the largest class is this many times the smallest, and are the default from the
 # second figure on. Source: convention; 3:1 is also where balanced accuracy becomes the metric.
 BALANCE_OFFERED_RATIO = 1.5
 BALANCE_DEFAULT_RATIO = 3.0
 
-# The choices that shape the pipeline; `balance` does not.
-PIPELINE_CHOICES = ("imputer", "outliers", "scaler")
-
 # What a stored pipeline may hold beside scikit-learn's own estimators, NumPy arrays and plain values.
 TRUSTED_TYPES = (
     "numpy.dtype",
-    "tuner.data.transformers.AddChannel",
-    "tuner.data.transformers.OverflowToMissing",
-    "tuner.data.transformers.PerChannel",
-    "tuner.data.transformers.Winsorizer",
+    *sorted(
+        f"{kind.__module__}.{kind.__name__}"
+        for kind in map(vars(transformers).get, transformers.__all__)
+        if isinstance(kind, type)
+    ),
 )
 
 
@@ -56,37 +82,113 @@ class Choice:
     help: str
 
 
-_IMPUTER = Choice("imputer", ("median", "mean"), "median", "What fills a missing value: its column's median or mean.")
+_IMPUTER = Choice(
+    "imputer",
+    ("median", "mean", "flag"),
+    "median",
+    "What fills a missing value: its column's median or mean; or the median, and 1 in an extra channel.",
+)
+_IMAGE_IMPUTER = Choice("imputer", ("median", "mean"), "median", "What fills a missing value of a channel.")
 _OUTLIERS = Choice(
-    "outliers", ("none", "clip"), "clip", "Clip each column at three interquartile ranges beyond its quartiles, or not."
+    "outliers",
+    ("none", "clip", "winsorise", "flag"),
+    "clip",
+    "Leave them; clip each column three interquartile ranges beyond its quartiles, or at its 1 % and 99 % quantiles; "
+    "or clip, and 1 in an extra channel.",
+)
+_SKEW = Choice(
+    "skew",
+    ("none", "yeo-johnson", "quantile", "log"),
+    "none",
+    "Leave it; make each column symmetric by a power, by its ranks, or by a logarithm on both sides of 0.",
 )
 _IMAGE_SCALER = Choice(
     "scaler", ("standard", "minmax"), "standard", "Each channel to mean 0 and deviation 1, or to the range 0 to 1."
 )
 _SERIES_SCALER = Choice(
     "scaler",
-    ("standard", "robust", "minmax", "yeo-johnson"),
+    ("standard", "robust", "minmax"),
     "standard",
-    "Each column by mean and deviation, by median and quartiles, to the range 0 to 1, or made symmetric first.",
+    "Each column (or channel) by mean and deviation, by median and quartiles, or to the range 0 to 1.",
+)
+_SIGNAL_SCALER = Choice(
+    "scaler",
+    (*_SERIES_SCALER.values, "each"),
+    "standard",
+    "Each column (or channel) by mean and deviation, by median and quartiles, or to the range 0 to 1; or each single "
+    "series by its own mean and deviation.",
+)
+_TEXT = (
+    Choice("tokens", ("word", "character"), "word", "What is numbered: words, or characters."),
+    Choice("vocabulary", ("1000", "5000", "20000"), "5000", "Numbers for tokens; the rarer ones share one."),
+    Choice("max_length", ("32", "64", "128", "256", "512"), "64", "Tokens of a text; the rest is cut off."),
+)
+_SOUND = (
+    Choice("trim", ("none", "silence"), "silence", "Leave silence at both ends, or cut it off."),
+    Choice("loudness", ("none", "equal"), "equal", "Leave recordings as loud as they are, or make them equally loud."),
+    Choice("front_end", ("log_mel", "wave"), "log_mel", "What the network sees: power in mel bands, or the wave."),
+    Choice("mels", ("32", "64"), "32", "Mel bands; of no effect on the wave."),
+    Choice(
+        "hop_ms", ("10", "20"), "10", "Milliseconds from one frame of mel bands to the next; of no effect on the wave."
+    ),
 )
 
 
-def choices(spec: DataSpec, *, has_missing: bool, imbalance: float) -> tuple[Choice, ...]:
+def choices(
+    spec: DataSpec, *, has_missing: bool, imbalance: float, proposed: Mapping[str, str] | None = None
+) -> tuple[Choice, ...]:
     """The preprocessing hyperparameters that make sense for these data.
 
     Args:
         spec: How the data was read.
         has_missing: Whether any value is missing (NaN or infinite).
         imbalance: Largest class over smallest, at least 1; ignored for regression.
+        proposed: Other defaults by name, as `proposals` found them; those that fit no choice are ignored.
     """
-    found = [_IMPUTER] if has_missing else []
-    found += [_IMAGE_SCALER] if spec.kind == "image" else [_OUTLIERS, _SERIES_SCALER]
+    found = list(_pipeline_choices(spec))
+    if not has_missing or spec.kind in ("text", "audio"):
+        found = [choice for choice in found if choice.name != "imputer"]
     if spec.task == "classification" and imbalance > BALANCE_OFFERED_RATIO:
         default = "class_weights" if imbalance >= BALANCE_DEFAULT_RATIO else "none"
         found.append(
-            Choice("balance", ("none", "class_weights"), default, "Weigh classes by the inverse of their size, or not.")
+            Choice(
+                "balance",
+                ("none", "class_weights", "oversample"),
+                default,
+                "Leave classes as unequal as they are, weigh them by the inverse of their size, or repeat rows of the "
+                "smaller ones in training.",
+            )
         )
-    return tuple(found)
+    given = proposed or {}
+    return tuple(
+        replace(choice, default=given[choice.name]) if given.get(choice.name) in choice.values else choice
+        for choice in found
+    )
+
+
+def _pipeline_choices(spec: DataSpec) -> tuple[Choice, ...]:
+    """All choices that shape the pipeline of such data."""
+    if spec.kind == "image":
+        return (_IMAGE_IMPUTER, _IMAGE_SCALER)
+    if spec.kind == "text":
+        return _TEXT
+    if spec.kind == "audio":
+        return _SOUND
+    return (_IMPUTER, _OUTLIERS, _SKEW, _SIGNAL_SCALER if _is_signal(spec) else _SERIES_SCALER)
+
+
+def _is_signal(spec: DataSpec) -> bool:
+    """Whether the steps are values of one thing after the other, not columns of a table that differ in kind.
+
+    Columns are taken for steps if their names are numbered through, such as t0, t1, ...
+    """
+    if len(spec.input_shape) > 1 or not spec.feature_names:
+        return True
+    stems = {name.rstrip("0123456789") for name in spec.feature_names}
+    numbers = [name[len(name.rstrip("0123456789")) :] for name in spec.feature_names]
+    if len(stems) > 1 or not all(numbers):
+        return False
+    return [int(number) - int(numbers[0]) for number in numbers] == list(range(len(numbers)))
 
 
 def pipeline_params(spec: DataSpec, params: Mapping[str, str]) -> dict[str, str]:
@@ -99,7 +201,7 @@ def pipeline_params(spec: DataSpec, params: Mapping[str, str]) -> dict[str, str]
     Raises:
         ConfigError: A value is not one of its choice.
     """
-    known = {choice.name: choice for choice in choices(spec, has_missing=True, imbalance=1.0)}
+    known = {choice.name: choice for choice in _pipeline_choices(spec)}
     problems = [
         f"{name}={params[name]!r} is not one of {', '.join(choice.values)}.{did_you_mean(params[name], choice.values)}"
         for name, choice in known.items()
@@ -110,10 +212,47 @@ def pipeline_params(spec: DataSpec, params: Mapping[str, str]) -> dict[str, str]
     return {name: params.get(name, choice.default) for name, choice in known.items()}
 
 
+def output_shape(spec: DataSpec, params: Mapping[str, str]) -> tuple[int, ...]:
+    """The shape of one prepared sample, from how the data was read and the choices alone.
+
+    Args:
+        spec: How the data was read.
+        params: Chosen values by name; missing ones get their default.
+
+    Raises:
+        ConfigError: A value is not one of its choice.
+    """
+    chosen = pipeline_params(spec, params)
+    if spec.kind == "image":
+        return spec.input_shape
+    if spec.kind == "text":
+        return (int(chosen["max_length"]),)
+    if spec.kind == "audio":
+        if chosen["front_end"] == "wave":
+            return (*spec.input_shape, 1)
+        hop_ms = float(chosen["hop_ms"])
+        return (num_frames(spec.input_shape[0], _rate(spec), hop_ms=hop_ms), int(chosen["mels"]), 1)
+    steps, channels = spec.input_shape if len(spec.input_shape) > 1 else (*spec.input_shape, 1)
+    return (steps, channels * (1 + len(_flags(chosen))) + spec.is_padded)
+
+
+def vocabulary_size(spec: DataSpec, params: Mapping[str, str]) -> int:
+    """All numbers of a prepared text are below this; 0 for other data.
+
+    Args:
+        spec: How the data was read.
+        params: Chosen values by name; missing ones get their default.
+
+    Raises:
+        ConfigError: A value is not one of its choice.
+    """
+    return int(pipeline_params(spec, params)["vocabulary"]) if spec.kind == "text" else 0
+
+
 def build(spec: DataSpec, params: Mapping[str, str]) -> Any:
     """Return the unfitted `sklearn.pipeline.Pipeline` for a set of choices.
 
-    Its output is float32, finite, and has a channel axis: (n, height, width, channels) or (n, steps, channels).
+    Its output has the shape that `output_shape` says: finite float32 with a channel axis, or int32 for text.
 
     Args:
         spec: How the data was read.
@@ -124,38 +263,104 @@ def build(spec: DataSpec, params: Mapping[str, str]) -> Any:
     """
     from sklearn.pipeline import Pipeline
 
-    steps = _column_steps(pipeline_params(spec, params))
+    chosen = pipeline_params(spec, params)
+    if spec.kind == "text":
+        return Pipeline(_text_steps(chosen))
+    if spec.kind == "audio":
+        return Pipeline(_sound_steps(spec, chosen))
+    each = [("each", StandardizeEach())] if chosen["scaler"] == "each" else []
+    columns = _flagged_columns(chosen)
     if len(spec.input_shape) == 1:
-        return Pipeline([*steps, ("channel", AddChannel())])
-    return Pipeline([("per_channel", PerChannel(Pipeline(steps)))])
+        steps = columns.steps if isinstance(columns, Pipeline) else [("columns", columns)]
+        return Pipeline([*each, *steps, ("channel", AddChannel(num_channels=1 + len(_flags(chosen))))])
+    return Pipeline([*each, ("per_channel", PerChannel(columns, padding="flag" if spec.is_padded else None))])
+
+
+def _flags(chosen: Mapping[str, str]) -> tuple[str, ...]:
+    """The choices that mark something in channels of their own."""
+    return tuple(name for name in ("imputer", "outliers") if chosen.get(name) == "flag")
+
+
+def _flagged_columns(chosen: Mapping[str, str]) -> Any:
+    """The pipeline of the columns, and beside it their flags."""
+    from sklearn.impute import MissingIndicator
+    from sklearn.pipeline import FeatureUnion, Pipeline
+
+    found: list[tuple[str, Any]] = [("values", Pipeline(_column_steps(chosen)))]
+    if "imputer" in _flags(chosen):
+        found.append(("missing", Pipeline([*_clean_steps(chosen)[:1], ("flag", MissingIndicator(features="all"))])))
+    if "outliers" in _flags(chosen):
+        found.append(("outlying", Pipeline([*_clean_steps(chosen), ("flag", OutlierFlag())])))
+    return FeatureUnion(found) if len(found) > 1 else found[0][1]
+
+
+def _clean_steps(chosen: Mapping[str, str]) -> list[tuple[str, Any]]:
+    from sklearn.impute import SimpleImputer
+
+    # An imputer is always there: what was complete in training need not be so in prediction.
+    strategy = "mean" if chosen["imputer"] == "mean" else "median"
+    return [
+        ("overflow", OverflowToMissing()),
+        ("imputer", SimpleImputer(strategy=strategy, keep_empty_features=True)),
+    ]
 
 
 def _column_steps(chosen: Mapping[str, str]) -> list[tuple[str, Any]]:
-    from sklearn.impute import SimpleImputer
     from sklearn.preprocessing import MinMaxScaler, PowerTransformer, RobustScaler, StandardScaler
 
-    # An imputer is always there: what was complete in training need not be so in prediction.
-    steps: list[tuple[str, Any]] = [
-        ("overflow", OverflowToMissing()),
-        ("imputer", SimpleImputer(strategy=chosen["imputer"], keep_empty_features=True)),
-    ]
-    if chosen.get("outliers") == "clip":
+    steps = _clean_steps(chosen)
+    outliers, skew, scaler = chosen.get("outliers", "none"), chosen.get("skew", "none"), chosen["scaler"]
+    if outliers in ("clip", "flag"):
         steps.append(("outliers", Winsorizer()))
-    if chosen["scaler"] == "yeo-johnson":
-        # Powers of values far outside the training range overflow.
+    if outliers == "winsorise":
+        steps.append(("outliers", Winsorizer(lower_quantile=0.01, upper_quantile=0.99, reach=0.0)))
+    if skew == "yeo-johnson":
+        # Powers of values far outside the training range overflow, and their fit needs columns of moderate size.
         steps.append(("range", Winsorizer(lower_quantile=0.0, upper_quantile=1.0, reach=0.0)))
-    if chosen["scaler"] in ("robust", "yeo-johnson"):
-        # A column whose quartiles are equal has no interquartile range to be scaled by, and keeps this size; the fit
-        # of the powers needs columns of moderate size.
         steps.append(("size", StandardScaler()))
-    scalers = {
-        "standard": StandardScaler,
-        "robust": RobustScaler,
-        "minmax": MinMaxScaler,
-        "yeo-johnson": PowerTransformer,
-    }
-    steps.append(("scaler", scalers[chosen["scaler"]]()))
+        steps.append(("skew", PowerTransformer(standardize=False)))
+    if skew == "quantile":
+        steps.append(("skew", RankToNormal()))
+    if skew == "log":
+        steps.append(("skew", SignedLog()))
+    if scaler == "robust":
+        # A column whose quartiles are equal has no interquartile range to be scaled by, and keeps this size.
+        steps.append(("spread", StandardScaler()))
+    scalers = {"standard": StandardScaler, "robust": RobustScaler, "minmax": MinMaxScaler}
+    # After `each` every series has the same size already; a transformed column has not.
+    if scaler in scalers or skew != "none":
+        steps.append(("scaler", scalers.get(scaler, StandardScaler)()))
     return steps
+
+
+def _text_steps(chosen: Mapping[str, str]) -> list[tuple[str, Any]]:
+    sequences = TokenSequences(
+        tokens=chosen["tokens"], vocabulary_size=int(chosen["vocabulary"]), max_length=int(chosen["max_length"])
+    )
+    return [("normalize", NormalizeText()), ("tokens", sequences)]
+
+
+def _sound_steps(spec: DataSpec, chosen: Mapping[str, str]) -> list[tuple[str, Any]]:
+    from sklearn.pipeline import Pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    steps: list[tuple[str, Any]] = []
+    if chosen["trim"] == "silence":
+        steps.append(("trim", TrimSilence(sample_rate_hz=_rate(spec))))
+    if chosen["loudness"] == "equal":
+        steps.append(("loudness", NormalizeLoudness()))
+    scaled = Pipeline([*_clean_steps({"imputer": "mean"}), ("scaler", StandardScaler())])
+    per_band = ("scaled", PerChannel(scaled, padding="zero"))
+    if chosen["front_end"] == "wave":
+        return [*steps, ("channel", AddChannel(keeps_missing=True)), per_band]
+    spectrogram = LogMel(sample_rate_hz=_rate(spec), num_mels=int(chosen["mels"]), hop_ms=float(chosen["hop_ms"]))
+    return [*steps, ("log_mel", spectrogram), per_band, ("channel", AddChannel())]
+
+
+def _rate(spec: DataSpec) -> int:
+    if spec.sample_rate_hz is None:
+        raise ConfigError("Sound needs a sample rate, and `sample_rate_hz` of these data is not set. Read them again.")
+    return spec.sample_rate_hz
 
 
 def build_target(spec: DataSpec) -> Any | None:
@@ -175,6 +380,28 @@ def class_weights(y: npt.NDArray[Any]) -> dict[int, float]:
     codes, counts = np.unique(y, return_counts=True)
     weights = len(y) / (len(codes) * counts)
     return dict(zip(codes.tolist(), weights.tolist(), strict=True))
+
+
+def oversampled_rows(y: npt.NDArray[Any], *, seed: int) -> npt.NDArray[np.int64]:
+    """Positions of rows such that every class has as many as the largest: all rows once, then rows drawn again.
+
+    For the training part only, as imbalanced-learn's `RandomOverSampler`.
+
+    Args:
+        y: Class codes.
+        seed: Decides which rows are repeated.
+
+    Example:
+        >>> oversampled_rows(np.array([0, 0, 0, 1]), seed=0).tolist()
+        [0, 1, 2, 3, 3, 3]
+    """
+    generator = np.random.default_rng(seed)
+    codes, counts = np.unique(y, return_counts=True)
+    drawn = [
+        generator.choice(np.flatnonzero(y == code), counts.max() - count)
+        for code, count in zip(codes, counts, strict=True)
+    ]
+    return np.concatenate([np.arange(len(y)), *drawn])
 
 
 def save(pipeline: Any, path: Path) -> None:
