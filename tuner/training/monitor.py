@@ -158,6 +158,19 @@ class StabilityMonitor(keras.callbacks.Callback):
         self._loss_ring = self._gradient_ring = None
         self._extra_metrics = []
 
+    def unread_steps(self) -> tuple[FloatArray, FloatArray]:
+        """Loss and gradient norm of each step of the running epoch, which `trace` does not have yet."""
+        if self._epoch_is_read:
+            return np.empty(0), np.empty(0)
+        rings = (self._loss_ring, self._gradient_ring)
+        losses, norms = (ring.since_mark() if ring is not None else np.empty(0) for ring in rings)
+        return losses, norms
+
+    @property
+    def buffers(self) -> list[Any]:
+        """The variables that it writes to at every step: who repeats steps puts their values back."""
+        return [variable for ring in self._rings() for variable in ring.buffers]
+
     @property
     def trace(self) -> Trace:
         """Everything recorded so far."""
@@ -245,6 +258,10 @@ class _Ring:
     def mark(self) -> None:
         self.marked = int(keras.ops.convert_to_numpy(self.count.value))
 
+    @property
+    def variables(self) -> list[Any]:
+        return [self.values, self.count]
+
 
 class LossRing(keras.metrics.Mean):
     """Mean plain loss as a metric, and every single value in a ring buffer."""
@@ -277,6 +294,11 @@ class LossRing(keras.metrics.Mean):
         """The batch losses since the mark; shape (steps,)."""
         return self._ring.read()
 
+    @property
+    def buffers(self) -> list[Any]:
+        """The variables that are written to."""
+        return self._ring.variables
+
 
 class GradientRing:
     """Global gradient norm of every step, recorded inside the optimizer's `apply`."""
@@ -302,6 +324,11 @@ class GradientRing:
     def since_mark(self) -> FloatArray:
         """The gradient norms since the mark; shape (steps,)."""
         return self._ring.read()
+
+    @property
+    def buffers(self) -> list[Any]:
+        """The variables that are written to."""
+        return self._ring.variables
 
     def remove(self) -> None:
         """Take the recorder and its variables out of the optimizer again."""

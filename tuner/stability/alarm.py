@@ -1,0 +1,148 @@
+"""When to act during a training: a spike or a divergence that is certain, seen in the losses of single steps so far.
+
+Rarer than what `tuner.stability.spikes` reports: acting changes the training, so the loss must have doubled and stayed
+up for five steps. What comes back by itself, and batches that stand out alone, are left to the report.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.records import FloatArray
+from tuner.stability.signals import (
+    LOSS_FLOOR_FRAC,
+    MEDIAN_NOISE_FACTOR,
+    noise_around,
+    running_median,
+)
+
+__all__ = ["FOLLOWING_STEPS", "Alarm", "end_level", "find_alarm", "is_at_chance", "stands_out"]
+
+# The median of so many steps must be raised: one batch is no spike. Source: the spike detector.
+FOLLOWING_STEPS = 5
+# Rise of that median above the best level before it, in nats (ln 2 = twice the loss), and in standard errors.
+# Source: no alarm in the healthy recorded trainings (tests/stability/test_alarm.py); the errors are the score's 6 s.
+ALARM_RISE_NATS, ALARM_ERRORS = math.log(2), 6.0
+# While there is no best level yet, the loss must reach this multiple of the first loss and of chance, in nats.
+# Source: tests/stability/test_alarm.py (a sound start stays below twice).
+BIRTH_RISE_NATS = math.log(3)
+# Below this share of the chance loss a spike does no harm. Source: the divergence detector.
+HARMLESS_LEVEL_FRAC = 0.1
+# Back at this share of chance, from a best this far below: what was learned is lost. Source: the divergence detector.
+LOST_FRAC, LOST_RISE_NATS, LOST_ERRORS = 0.98, math.log(1.25), 4.0
+# Length of the running median in steps: a tenth of an epoch, within these limits. Source: the detectors.
+MIN_WINDOW_STEPS, MAX_WINDOW_STEPS = 9, 50
+# A batch stands out at this multiple of its neighbours' median loss. Source: convention (as the alarm).
+OUTLIER_FACTOR = 2.0
+# A loss beyond this multiple of the chance loss is as bad as a loss can be. Source: the score.
+MAX_RELATIVE_LOSS = 1e12
+
+
+@dataclass(frozen=True)
+class Alarm:
+    """A rise of the loss that is certain.
+
+    Attributes:
+        start: First raised step.
+        factor: Highest level over the level before; infinite if the losses are not finite.
+    """
+
+    start: int
+    factor: float
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the losses are numbers."""
+        return math.isfinite(self.factor)
+
+
+def find_alarm(losses: FloatArray, *, chance_loss: float, steps_per_epoch: int) -> Alarm | None:
+    """Find the first certain rise of the loss.
+
+    Single losses that are not finite are passed over: their updates are not applied. Five in a row at the end are an
+    alarm: then the weights themselves are lost, or every batch is.
+
+    Args:
+        losses: Plain loss of each step so far; shape (steps,).
+        chance_loss: L0.
+        steps_per_epoch: n.
+
+    Returns:
+        None also when there is too little to judge, or losses are negative.
+    """
+    is_finite = np.isfinite(losses)
+    if len(losses) >= FOLLOWING_STEPS and not is_finite[-FOLLOWING_STEPS:].any():
+        finite = np.flatnonzero(is_finite)
+        return Alarm(int(finite[-1]) + 1 if finite.size else 0, math.inf)
+    kept = np.flatnonzero(is_finite)
+    found = _rise(losses[kept], chance_loss, window=_window(steps_per_epoch))
+    return None if found is None else Alarm(int(kept[found.start]), found.factor)
+
+
+def _window(steps_per_epoch: int) -> int:
+    return int(np.clip(steps_per_epoch // 10, MIN_WINDOW_STEPS, MAX_WINDOW_STEPS))
+
+
+def _log_loss(losses: FloatArray, chance_loss: float) -> FloatArray:
+    return np.asarray(np.log(np.minimum(losses / chance_loss, MAX_RELATIVE_LOSS) + LOSS_FLOOR_FRAC))
+
+
+def _rise(losses: FloatArray, chance_loss: float, *, window: int) -> Alarm | None:
+    if len(losses) <= FOLLOWING_STEPS or losses.min() < 0 or not chance_loss > 0:
+        return None
+    log_loss = _log_loss(losses, chance_loss)
+    smooth = running_median(log_loss, window)
+    noise = noise_around(log_loss, smooth, window)
+    best = smooth.copy()
+    best[: window - 1] = max(0.0, float(log_loss[0]))
+    best = np.minimum.accumulate(best)
+    # Entry t of all that follows is about the steps from t + 1 on, held against what was known at t.
+    five = np.median(np.lib.stride_tricks.sliding_window_view(log_loss[1:], FOLLOWING_STEPS), axis=1)
+    known, error = best[: len(five)], MEDIAN_NOISE_FACTOR * noise[: len(five)]
+    is_birth = np.arange(len(five)) < window - 1
+    least = np.where(is_birth, BIRTH_RISE_NATS, ALARM_RISE_NATS)
+    allowed = np.maximum(least, ALARM_ERRORS * error * math.sqrt(1 / FOLLOWING_STEPS + 1 / window))
+    is_raised = (five - known > allowed) & (five > math.log(HARMLESS_LEVEL_FRAC))
+    is_raised |= _is_lost(smooth, known, error, window=window)
+    if not is_raised.any():
+        return None
+    first = int(np.argmax(is_raised))
+    reference = float(known[first])
+    # Five steps are raised when three are: the first that is itself may come two steps later.
+    limit = reference + allowed[first] / 2
+    start = first + 1 + int(np.argmax(log_loss[first + 1 :] > limit))
+    return Alarm(start, math.exp(float(five[first:].max()) - reference))
+
+
+def _is_lost(smooth: FloatArray, known: FloatArray, error: FloatArray, *, window: int) -> npt.NDArray[np.bool_]:
+    """Whether the window after a step is back at chance level, after a best well below it."""
+    later = np.full(len(known), -math.inf)
+    ahead = smooth[window:][: len(known)]
+    later[: len(ahead)] = ahead
+    allowed = LOST_RISE_NATS + LOST_ERRORS * error * math.sqrt(2 / window)
+    return np.asarray((later >= math.log(LOST_FRAC)) & (later - known > allowed))
+
+
+def end_level(losses: FloatArray, *, chance_loss: float, steps_per_epoch: int) -> float:
+    """Median log-loss of the last steps; infinite if there is none that is finite."""
+    finite = losses[np.isfinite(losses)][-_window(steps_per_epoch) :]
+    return float(np.median(_log_loss(np.maximum(finite, 0.0), chance_loss))) if finite.size else math.inf
+
+
+def is_at_chance(level: float) -> bool:
+    """Whether a level of `end_level` shows that nothing is learned."""
+    return level >= math.log(LOST_FRAC)
+
+
+def stands_out(losses: FloatArray, step: int) -> bool:
+    """Whether the loss of a step, or of the one before it, is far above those around it."""
+    around = losses[max(0, step - MAX_WINDOW_STEPS) : step + MAX_WINDOW_STEPS]
+    finite = around[np.isfinite(around)]
+    suspects = losses[max(0, step - 1) : step + 1]
+    if not np.isfinite(suspects).all():
+        return True
+    return bool(finite.size and suspects.size and suspects.max() > OUTLIER_FACTOR * float(np.median(finite)))
