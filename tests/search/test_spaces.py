@@ -15,8 +15,7 @@ import keras
 import keras_tuner
 import pytest
 
-from search_spaces.image import ImageSpace
-from search_spaces.series import SeriesSpace
+from tuner.data import pipelines
 from tuner.errors import SpaceError
 from tuner.records import DataSpec
 from tuner.search import spaces
@@ -57,7 +56,9 @@ USER_FILE = """
             self.facts = (input_shape, epochs, seed)
 
         def build(self, hp):
-            return build(hp)
+            model = build(hp)
+            model.name = "_".join(map(str, (*self.facts[0], *self.facts[1:])))
+            return model
 
     class Broken(keras_tuner.HyperModel):
         def __init__(self):
@@ -128,26 +129,48 @@ def names_of(space: Any) -> list[str]:
 
 
 def test_names() -> None:
-    assert spaces.names() == ["image", "series"]
+    assert spaces.names() == ["audio", "image", "series", "text"]
 
 
-def test_default_space_is_the_kinds_own() -> None:
-    image, series = load(None), load(None, TABLE)
-    assert isinstance(image, ImageSpace)
-    assert image.input_shape == (8, 8, 1)
-    assert isinstance(series, SeriesSpace)
-    assert (series.input_shape, series.task, series.epochs) == ((12, 1), "regression", 4)
+SOUNDS = DataSpec("audio_folder", "audio", "classification", (4000,), ("yes", "no"), sample_rate_hz=8000)
+TEXTS = DataSpec("text_table", "text", "classification", (), ("ham", "spam"))
 
 
-def test_series_arrays_keep_their_channels() -> None:
-    spec = DataSpec("npz", "series", "regression", (20, 3))
-    assert spaces.model_input_shape(spec) == (20, 3)
+@pytest.mark.parametrize(
+    ("spec", "input_shape", "output_shape"),
+    [
+        (IMAGES, (None, 8, 8, 1), (None, 3)),
+        (TABLE, (None, 12, 1), (None, 1)),
+        (DataSpec("npz", "series", "regression", (20, 3)), (None, 20, 3), (None, 1)),
+        (SOUNDS, (None, *pipelines.output_shape(SOUNDS, {})), (None, 2)),
+        (TEXTS, (None, *pipelines.output_shape(TEXTS, {})), (None, 2)),
+    ],
+    ids=["image", "table", "series", "audio", "text"],
+)
+def test_default_space_is_the_kinds_own(spec: DataSpec, input_shape: Any, output_shape: Any) -> None:
+    model = load(None, spec).build(keras_tuner.HyperParameters())
+    assert (model.input_shape, model.output_shape) == (input_shape, output_shape)
+
+
+def test_a_model_has_the_shape_that_its_preprocessing_gives() -> None:
+    hp = keras_tuner.HyperParameters()
+    hp.values["front_end"] = "wave"
+    assert load(None, SOUNDS).build(hp).input_shape == (None, 4000, 1)
+
+
+def test_only_what_asks_for_the_shape_follows_it(user_file: Path) -> None:
+    follows = {
+        name: spaces.follows_shape(load(f"{user_file}:{name}"))
+        for name in ("build", "build_for", "Plain", "Fitted", "ready")
+    }
+    assert follows == {"build": False, "build_for": True, "Plain": False, "Fitted": True, "ready": False}
+    assert spaces.follows_shape(load(None))
 
 
 def test_unknown_name() -> None:
     with pytest.raises(
         SpaceError,
-        match=r"'imgae' is unknown. Expected one of image, series, or FILE.py:OBJECT. Did you mean 'image'\?",
+        match=r"'imgae' is unknown. Expected one of audio, image, series, text, or FILE.py:OBJECT.*'image'\?",
     ):
         load("imgae")
 
@@ -174,7 +197,7 @@ def test_a_function_gets_the_facts_it_names(user_file: Path) -> None:
 
 
 def test_a_class_gets_the_facts_it_names(user_file: Path) -> None:
-    assert load(f"{user_file}:Fitted").facts == ((8, 8, 1), 4, 3)
+    assert load(f"{user_file}:Fitted").build(keras_tuner.HyperParameters()).name == "8_8_1_4_3"
 
 
 def test_a_file_finds_modules_beside_it(user_file: Path) -> None:
@@ -206,11 +229,11 @@ def test_two_files_of_one_name_do_not_meet(user_file: Path) -> None:
         ("Other", "is the class Other. Expected"),
         ("other", "is an object of type Other. Expected"),
         ("network", "is an object of type Sequential. Expected"),
-        ("takes_more", "requires vocabulary, which the program does not know. It can give input_shape, task"),
+        ("takes_more", "requires vocabulary, which the program does not know. It can give input_shape, vocabulary_size"),
         ("takes_nothing", r"takes no hyperparameters. Expected a function build\(hp\)"),
         (
             "Broken",
-            r"does not fit this data: RuntimeError: no such device \(.*my_space.py, line 38: raise RuntimeError",
+            r"does not fit this data: RuntimeError: no such device \(.*my_space.py, line 40: raise RuntimeError",
         ),
     ],
 )
@@ -260,14 +283,14 @@ def test_a_file_that_is_no_python(tmp_path: Path) -> None:
 # --- discover ---
 
 
-@pytest.mark.parametrize("spec", [IMAGES, TABLE])
-def test_our_spaces_are_found_completely(spec: DataSpec) -> None:
+@pytest.mark.parametrize(("spec", "count"), [(IMAGES, 27), (TABLE, 26), (SOUNDS, 27), (TEXTS, 28)])
+def test_our_spaces_are_found_completely(spec: DataSpec, count: int) -> None:
     space = spaces.discover(load(None, spec), [SCALER])
     assert names_of(space)[0] == "scaler"
     assert {"l1", "l2", "filters_1", "filters_4", "kernel_4", "dropout"} <= set(names_of(space))
-    assert len(set(names_of(space))) == len(names_of(space)) == 24
+    assert len(set(names_of(space))) == len(names_of(space)) == count
     assert space.values["scaler"] == "minmax"
-    assert space.values["num_blocks"] == 3
+    assert space.values["num_blocks"] == (1 if spec is TEXTS else 3)
     assert "filters_4" not in space.values
 
 

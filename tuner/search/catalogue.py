@@ -14,6 +14,10 @@ __all__ = ["describe_spaces"]
 # Data that the listed spaces are built for: typical sizes; a search adapts batch size and depth to its own.
 _EXAMPLES = {
     "image": DataSpec("npz", "image", "classification", (32, 32, 3), tuple(map(str, range(10)))),
+    "audio": DataSpec(
+        "audio_folder", "audio", "classification", (8000,), tuple(map(str, range(10))), sample_rate_hz=8000
+    ),
+    "text": DataSpec("text_table", "text", "classification", (), tuple(map(str, range(10)))),
     "series": DataSpec("table", "series", "classification", (128,), tuple(map(str, range(10)))),
 }
 _NUM_TRAIN, _EPOCHS = 10_000, 20

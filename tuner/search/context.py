@@ -13,7 +13,7 @@ from tuner.config import SearchConfig
 from tuner.data import cache, pipelines
 from tuner.data.cache import Prepared
 from tuner.data.pipelines import Choice
-from tuner.records import DatasetRecord, HyperparameterValue
+from tuner.records import DatasetRecord, DataSpec, HyperparameterValue
 from tuner.search import spaces
 from tuner.stability.judgement import Judgement
 from tuner.store import RunFolder
@@ -54,7 +54,7 @@ def discover_space(folder: RunFolder) -> tuple[keras_tuner.HyperModel, keras_tun
     hypermodel = spaces.load(
         _stored_space(folder, config), dataset.spec, num_train=dataset.num_train, epochs=config.epochs, base_dir=Path()
     )
-    space = spaces.discover(hypermodel, preprocessing_choices(dataset))
+    space = spaces.discover(hypermodel, _offered_choices(hypermodel, dataset))
     space = spaces.apply_ranges(space, ranges=config.range, fixed=config.fix)
     # One build with the user's values: what cannot be built is said before the first trial.
     spaces.build_model(hypermodel, space.copy())
@@ -69,6 +69,19 @@ def _stored_space(folder: RunFolder, config: SearchConfig) -> str | None:
     # The file may import what lies beside it.
     sys.path.append(str(Path(file).resolve().parent))
     return f"{folder.space_file}:{name}"
+
+
+def _offered_choices(hypermodel: keras_tuner.HyperModel, dataset: DatasetRecord) -> Sequence[Choice]:
+    """All choices of the preprocessing, or for a space of fixed shape those that leave the shape alone."""
+    choices = preprocessing_choices(dataset)
+    if spaces.follows_shape(hypermodel):
+        return choices
+    return [choice for choice in choices if not _changes_shape(dataset.spec, choice)]
+
+
+def _changes_shape(spec: DataSpec, choice: Choice) -> bool:
+    each = [{choice.name: value} for value in choice.values]
+    return len({(pipelines.output_shape(spec, one), pipelines.vocabulary_size(spec, one)) for one in each}) > 1
 
 
 def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:

@@ -22,11 +22,12 @@ import keras_tuner
 from keras_tuner.engine import hyperparameters as kinds
 
 from search_spaces import SPACES
+from tuner.data import pipelines
 from tuner.errors import SpaceError, did_you_mean
 from tuner.records import DataSpec
 from tuner.search.ranges import apply_ranges, is_possible, value_text
 
-__all__ = ["SpaceRow", "apply_ranges", "build_model", "describe", "discover", "load", "model_input_shape", "names"]
+__all__ = ["SpaceRow", "apply_ranges", "build_model", "describe", "discover", "follows_shape", "load", "names"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -35,6 +36,9 @@ _LOG = logging.getLogger(__name__)
 MAX_DISCOVERY_BUILDS = 100
 # An Int that ends here or below is taken for a count of layers. Source: convention; widths start at 16 or more.
 MAX_COUNT = 15
+
+# Chosen values by name to what a space may be told of the data.
+_FactsOf = Callable[[Mapping[str, Any]], dict[str, object]]
 
 _EXPECTED = "a keras_tuner.HyperModel (class or instance) or a function build(hp)"
 
@@ -84,20 +88,13 @@ def names() -> list[str]:
     return list(SPACES)
 
 
-def model_input_shape(spec: DataSpec) -> tuple[int, ...]:
-    """The shape of one prepared sample: the raw shape, with a channel axis in any case.
-
-    Args:
-        spec: How the data was read.
-    """
-    return spec.input_shape if len(spec.input_shape) > 1 else (*spec.input_shape, 1)
-
-
 def load(space: str | None, spec: DataSpec, *, num_train: int, epochs: int, base_dir: Path) -> Any:
     """Find a search space and make it fit the data.
 
-    A class gets those of `input_shape`, `task`, `num_classes`, `num_train` and `epochs` that its constructor names; a
-    function gets them after `hp`. The folder of a user's file is searched for its own imports.
+    A class gets those of `input_shape`, `vocabulary_size` (of text, else 0), `task`, `num_classes`, `num_train` and
+    `epochs` that its constructor names; a function gets them after `hp`. Some choices of the preprocessing change the
+    shape of a sample: a class or function that asks for the shape gets, for each configuration, the one that results.
+    The folder of a user's file is searched for its own imports.
 
     Args:
         space: A name, `FILE.py:OBJECT`, or None for the kind's own space.
@@ -112,16 +109,21 @@ def load(space: str | None, spec: DataSpec, *, num_train: int, epochs: int, base
     Raises:
         SpaceError: Unknown name, missing file or object, a file that fails to import, an object of the wrong type.
     """
-    facts = {
-        "input_shape": model_input_shape(spec),
-        "task": spec.task,
-        "num_classes": spec.num_classes,
-        "num_train": num_train,
-        "epochs": epochs,
-    }
+
+    def facts_of(values: Mapping[str, Any]) -> dict[str, object]:
+        params = {key: str(value) for key, value in values.items()}
+        return {
+            "input_shape": pipelines.output_shape(spec, params),
+            "vocabulary_size": pipelines.vocabulary_size(spec, params),
+            "task": spec.task,
+            "num_classes": spec.num_classes,
+            "num_train": num_train,
+            "epochs": epochs,
+        }
+
     name = space or spec.kind
     if name in SPACES:
-        return _constructed(SPACES[name], facts, name=name)
+        return _fitted(SPACES[name], facts_of, name=name)
     file_text, separator, object_name = name.rpartition(":")
     if not separator and not name.endswith(".py"):
         raise SpaceError(
@@ -130,7 +132,51 @@ def load(space: str | None, spec: DataSpec, *, num_train: int, epochs: int, base
         )
     file = base_dir / (file_text if separator else name)
     module = _imported(file)
-    return _as_hypermodel(_attribute(module, object_name if separator else "", file=file), facts, name=name)
+    found = _attribute(module, object_name if separator else "", file=file)
+    return found if isinstance(found, keras_tuner.HyperModel) else _fitted(found, facts_of, name=name)
+
+
+def follows_shape(hypermodel: Any) -> bool:
+    """Whether a space that `load` returned fits its models to the shape that a configuration's preprocessing gives."""
+    return isinstance(hypermodel, _FittedSpace)
+
+
+class _FittedSpace(keras_tuner.HyperModel):
+    """A class or function made anew for every shape of the samples."""
+
+    def __init__(self, make: Callable[[Mapping[str, object]], Any], facts_of: _FactsOf) -> None:
+        super().__init__()
+        self._make = make
+        self._facts_of = facts_of
+        self._made: dict[tuple[object, ...], Any] = {}
+        self._at({})
+
+    def _at(self, values: Mapping[str, Any]) -> Any:
+        facts = self._facts_of(values)
+        key = tuple(facts.values())
+        if key not in self._made:
+            self._made[key] = self._make(facts)
+        return self._made[key]
+
+    def build(self, hp: Any) -> Any:
+        return self._at(hp.values).build(hp)
+
+    def declare_hyperparameters(self, hp: Any) -> None:
+        self._at(hp.values).declare_hyperparameters(hp)
+
+    def fit(self, hp: Any, model: Any, *args: Any, **fit_kwargs: Any) -> Any:
+        return self._at(hp.values).fit(hp, model, *args, **fit_kwargs)
+
+
+def _fitted(found: Any, facts_of: _FactsOf, *, name: str) -> Any:
+    """A class or function as a HyperModel; fitted to each shape if it asks for the shape."""
+
+    def make(facts: Mapping[str, object]) -> Any:
+        return _as_hypermodel(found, facts, name=name)
+
+    is_space = _is_function(found) or (inspect.isclass(found) and issubclass(found, keras_tuner.HyperModel))
+    asks = is_space and "input_shape" in inspect.signature(found).parameters
+    return _FittedSpace(make, facts_of) if asks else make(facts_of({}))
 
 
 def _imported(file: Path) -> ModuleType:
@@ -179,14 +225,16 @@ def _is_candidate(value: object, module: ModuleType) -> bool:
 
 
 def _as_hypermodel(found: Any, facts: Mapping[str, object], *, name: str) -> Any:
-    if isinstance(found, keras_tuner.HyperModel):
-        return found
     if inspect.isclass(found) and issubclass(found, keras_tuner.HyperModel):
         return _constructed(found, facts, name=name)
-    if inspect.isroutine(found) or isinstance(found, functools.partial):
+    if _is_function(found):
         return _FunctionSpace(found, _arguments(found, facts, name=name, is_function=True))
     kind = f"the class {found.__name__}" if inspect.isclass(found) else f"an object of type {type(found).__name__}"
     raise SpaceError(f"Search space {name!r} is {kind}. Expected {_EXPECTED}.")
+
+
+def _is_function(found: object) -> bool:
+    return inspect.isroutine(found) or isinstance(found, functools.partial)
 
 
 class _FunctionSpace(keras_tuner.HyperModel):
