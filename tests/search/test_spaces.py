@@ -229,7 +229,7 @@ def test_two_files_of_one_name_do_not_meet(user_file: Path) -> None:
         ("Other", "is the class Other. Expected"),
         ("other", "is an object of type Other. Expected"),
         ("network", "is an object of type Sequential. Expected"),
-        ("takes_more", "requires vocabulary, which the program does not know. It can give input_shape, vocabulary_size"),
+        ("takes_more", "requires vocabulary, which the program does not know. It can give input_shape, voc"),
         ("takes_nothing", r"takes no hyperparameters. Expected a function build\(hp\)"),
         (
             "Broken",
