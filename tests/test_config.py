@@ -306,8 +306,3 @@ def test_the_stored_file_has_a_schema_version() -> None:
 
 def test_resumable_keys_are_options() -> None:
     assert set(RESUMABLE_KEYS) < set(SearchConfig.model_fields)
-
-
-@pytest.mark.parametrize(("objective", "weight"), [("stable", 0.7), ("val_loss", 0.0), ("val_accuracy", 0.0)])
-def test_only_the_stable_objective_weighs_instability(objective: str, weight: float) -> None:
-    assert resolve({"objective": objective, "stability_weight": 0.7}, None).instability_weight == weight

@@ -37,7 +37,7 @@ class SearchConfig(pydantic.BaseModel):
         None,
         description="Folder of class folders, .npz, .csv, .tsv or .parquet; by default scikit-learn's digits.",
     )
-    kind: Literal["auto", "image", "series"] = pydantic.Field(
+    kind: Literal["auto", "image", "series", "text", "audio"] = pydantic.Field(
         "auto", description="Kind of data; guessed and said by default."
     )
     target: str | None = pydantic.Field(None, description="Target column of a table; guessed and said by default.")
@@ -49,6 +49,53 @@ class SearchConfig(pydantic.BaseModel):
         ge=8,
         le=1024,
         description="Side in pixels to which a folder of images is resized; by default its usual size, at most 64.",
+    )
+    sample_rate: int | None = pydantic.Field(
+        None,
+        ge=1000,
+        le=192_000,
+        description="Rate in Hz to which sound is resampled; by default its usual rate, at most 16000.",
+    )
+    series_id: str | None = pydantic.Field(
+        None, description="Column of a long table that says which series a row belongs to."
+    )
+    time: str | None = pydantic.Field(
+        None, description="Column that says when a row was measured; rows are put in order."
+    )
+    window: int | None = pydantic.Field(
+        None, ge=2, description="Cut a recording in time into windows of this many rows."
+    )
+    stride: int | None = pydantic.Field(
+        None, ge=1, description="Rows from the start of one window to the next; by default half a window."
+    )
+    group: str | None = pydantic.Field(
+        None,
+        description="What must stay on one side of the split: a column; for files `folder`, or `part2` of their names.",
+    )
+    split: Literal["auto", "random", "time"] = pydantic.Field(
+        "auto", description="How rows are dealt to training, validation and test; said by default."
+    )
+    text: str | None = pydantic.Field(
+        None, description="Column of a table that holds text to learn from; A,B joins several. Found by default."
+    )
+    drop: str | None = pydantic.Field(None, description="Columns of a table to leave out: A,B.")
+    sep: str | None = pydantic.Field(
+        None, description="Separator of a table: one character, tab, or space for any run of spaces. Found by default."
+    )
+    decimal: Literal["auto", ".", ","] = pydantic.Field(
+        "auto", description="Decimal mark of a table: . or , and found by default."
+    )
+    na: str | None = pydantic.Field(
+        None, description="Values of a table that stand for a missing one: -200,-999,? (empty cells always do)."
+    )
+    encoding: str | None = pydantic.Field(
+        None, description="Encoding of a table, such as cp1252 or gb18030. Found by default."
+    )
+    validation: str | None = pydantic.Field(
+        None, description="Data to validate on, of the same form as DATA. By default 15 % of DATA."
+    )
+    test: str | None = pydantic.Field(
+        None, description="Data for the one test at the export, of the same form as DATA. By default 15 % of DATA."
     )
     space: str | None = pydantic.Field(
         None, description="Search space: a name, or FILE.py:OBJECT; by default the kind's own."
@@ -71,8 +118,10 @@ class SearchConfig(pydantic.BaseModel):
         "auto",
         description="What to judge by: accuracy, balanced_accuracy (default from 3:1 unequal classes on) or loss.",
     )
-    objective: Literal["stable", "val_loss", "val_accuracy"] = pydantic.Field(
-        "stable", description="What is minimised: error and instability together, or one number alone."
+    objective: Literal["stable", "constrained", "val_loss", "val_accuracy"] = pydantic.Field(
+        "stable",
+        description="What is minimised: error and instability together, the error among trials of stability 0.8 or "
+        "more, or one number alone.",
     )
     stability_weight: float = pydantic.Field(
         0.2, ge=0, le=10, description="Weight of instability in the objective `stable`."
@@ -84,16 +133,19 @@ class SearchConfig(pydantic.BaseModel):
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
 
-    @property
-    def instability_weight(self) -> float:
-        """Lambda as the objective uses it: 0 for those that look at one number alone."""
-        return self.stability_weight if self.objective == "stable" else 0.0
-
     @pydantic.field_validator("time_limit", mode="before")
     @classmethod
     def _seconds(cls, value: object) -> object:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value) if isinstance(value, str) else None
         return float(match[1]) * _SECONDS[match[2]] if match else value
+
+    @pydantic.field_validator("text", "drop", "na", mode="before")
+    @classmethod
+    def _joined(cls, value: object) -> object:
+        """A list of the configuration file, or a number, as the command line would have it."""
+        values = value if isinstance(value, list | tuple) else [value]
+        is_plain = all(isinstance(item, str | int | float) and not isinstance(item, bool) for item in values)
+        return ",".join(map(str, values)) if is_plain else value
 
     @pydantic.field_validator("range", mode="before")
     @classmethod

@@ -71,7 +71,8 @@ class Outcome(enum.StrEnum):
 _OUTCOME_MEANINGS = {
     Outcome.COMPLETED: "Trained to the end of its budget.",
     Outcome.NOT_LEARNING: "The loss stayed at chance level. Try a higher learning rate or less regularisation.",
-    Outcome.DIVERGED: "Loss or gradient became NaN or infinite. Try a lower learning rate, clipping, or scaled inputs.",
+    Outcome.DIVERGED: "Loss or gradient became NaN or infinite, or the loss rose and did not come back. Try a lower "
+    "learning rate, clipping, or scaled inputs.",
     Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
     Outcome.CRASHED: "The worker process died while it ran this trial; the log says how.",
     Outcome.RUNNING: "Training now.",
@@ -178,6 +179,7 @@ class DatasetRecord:
         chance_loss: L0: label entropy of the training part in nats; for regression the variance of its target.
         chance_error: Error of the best constant answer under the study's metric; for regression the chance loss.
         metric: `accuracy`, `balanced_accuracy` or `loss`.
+        proposed: Defaults of the preprocessing that these data ask for, by name.
         notes: Decisions taken on the way that the user should know.
     """
 
@@ -192,6 +194,7 @@ class DatasetRecord:
     chance_loss: float
     chance_error: float
     metric: Literal["accuracy", "balanced_accuracy", "loss"]
+    proposed: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     schema_version: int = 1
@@ -274,8 +277,14 @@ class SeedRun:
     Attributes:
         objective: J, minimised; finite for every outcome.
         error: 1 - metric at the end (smoothed over the last epochs), or the validation loss for regression.
-        metrics: Validation loss and metrics of the last epoch.
-        message: Why it failed, else empty.
+        metrics: Validation loss and metrics of the last epoch that is kept.
+        epochs: That its weights were trained for; the trace has more if later ones were thrown away.
+        message: Why it failed or was ended early, else empty.
+        ended_by: Code of the verdict that ended it (`divergence`, `not_learning`, `over_fitting`), else empty.
+        is_feasible: Whether it keeps the constraint of the objective `constrained`.
+        findings: What was unstable in it, worst first.
+        causes: Why, most likely first, with remedies.
+        split_seed: Of the fresh split of training and validation part that it was trained on; None: the run's own.
     """
 
     trial: int
@@ -291,6 +300,11 @@ class SeedRun:
     num_parameters: int
     seconds: float
     message: str = ""
+    ended_by: str = ""
+    is_feasible: bool = True
+    findings: tuple[Finding, ...] = ()
+    causes: tuple[Finding, ...] = ()
+    split_seed: int | None = None
     schema_version: int = 1
 
 
@@ -368,10 +382,12 @@ class ConfirmPlan:
     Attributes:
         finalists: Numbers of the trials, best first.
         seeds: Trainings of each, with seed indices 1, 2, ...
+        fresh_split: Whether each of them draws its own training and validation part, too.
     """
 
     finalists: tuple[int, ...]
     seeds: int
+    fresh_split: bool = False
     schema_version: int = 1
 
 
@@ -397,6 +413,12 @@ class TrialRecord:
     finished: float | None = None
     message: str = ""
     margin: StabilityMargin | None = None
+
+    @property
+    def kept_epochs(self) -> int | None:
+        """Epochs of the configuration, if the search found out that later ones over-fit; None: those of the search."""
+        runs = [run for run in self.seed_runs if run.seed_index == 0 and run.ended_by == "over_fitting"]
+        return runs[0].epochs if runs else None
 
     @property
     def fresh_runs(self) -> tuple[SeedRun, ...]:

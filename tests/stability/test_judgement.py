@@ -5,9 +5,27 @@ import math
 import numpy as np
 import pytest
 
-from tests.stability.traces import CHANCE, EPOCHS, decay, trace
+from tests.stability.traces import (
+    CHANCE,
+    EPOCHS,
+    STEPS,
+    clean_validation,
+    decay,
+    over_fitted,
+    spiked,
+    trace,
+    wave,
+)
 from tuner.records import Outcome
-from tuner.stability.judgement import BALANCED_FROM_IMBALANCE, Judgement, chance_levels, choose_metric
+from tuner.stability.judgement import (
+    BALANCED_FROM_IMBALANCE,
+    CONSTRAINT,
+    Judgement,
+    chance_levels,
+    choose_metric,
+    first_epochs,
+    worst_objective,
+)
 
 ACCURACY = {"accuracy": np.full(EPOCHS, 0.9), "balanced_accuracy": np.full(EPOCHS, 0.7)}
 
@@ -98,3 +116,83 @@ def test_chance_level_of_a_number_is_its_variance():
 def test_chance_level_of_a_constant_target_is_positive():
     loss, _ = chance_levels(np.ones(5), num_classes=0, metric="loss")
     assert loss > 0
+
+
+@pytest.mark.parametrize(("objective", "weight"), [("stable", 0.5), ("val_loss", 0.0), ("val_accuracy", 0.0)])
+def test_only_the_stable_objective_weighs_instability(objective, weight):
+    judged = judgement(objective=objective, stability_weight=0.5)
+    shaky, calm = (judged.judge(trace(loss, metrics=ACCURACY)) for loss in (spiked(decay(), 1000), decay()))
+    added = weight * (shaky.score.instability - calm.score.instability)
+    if objective != "val_loss":
+        assert shaky.objective - calm.objective == pytest.approx(added)
+    assert worst_objective(objective, stability_weight=0.5) == pytest.approx(math.log(10) + 5 * weight + 1)
+
+
+def test_constrained_takes_the_error_of_stable_runs_and_the_stability_of_the_others():
+    judged = judgement(objective="constrained")
+    good = judged.judge(trace(decay(), metrics=ACCURACY))
+    poor = judged.judge(trace(decay(), metrics={"accuracy": np.full(EPOCHS, 0.2)}))
+    assert good.objective == pytest.approx(math.log(0.11 / 0.9))
+    assert good.is_feasible
+    shaky, shakier = (
+        judged.judge(trace(wave(len(decay()), 40, factor) * decay(), metrics=ACCURACY)) for factor in (2.0, 4.0)
+    )
+    assert not shaky.is_feasible
+    assert shaky.error == pytest.approx(0.11)
+    broken = decay()
+    broken[1000:] = np.nan
+    late = decay()
+    late[1900:] = np.nan
+    diverged, diverged_late = (judged.judge(trace(loss, metrics=ACCURACY)) for loss in (broken, late))
+    ordered = [good, poor, shaky, shakier, diverged_late, diverged]
+    assert [each.objective for each in ordered] == sorted(each.objective for each in ordered)
+    assert len({each.objective for each in ordered}) == len(ordered)
+    assert all(math.isfinite(each.objective) for each in ordered)
+    assert judged.failed(Outcome.ERROR, 0.0).objective == pytest.approx(math.log(10) + CONSTRAINT + 1)
+
+
+@pytest.mark.parametrize("side", [-1, 1])
+def test_the_constraint_is_sharp(monkeypatch, side):
+    found = trace(decay(), metrics=ACCURACY)
+    judged = judgement(objective="constrained").judge(found)
+    edge = judged.score.stability - side * 1e-9
+    monkeypatch.setattr("tuner.stability.judgement.CONSTRAINT", edge)
+    assert judgement(objective="constrained").judge(found).is_feasible is (side > 0)
+
+
+def test_nothing_learned_breaks_the_constraint_however_calm():
+    flat = trace(np.full(len(decay()), CHANCE), metrics={"accuracy": np.full(EPOCHS, 0.1)})
+    judged = judgement(objective="constrained").judge(flat)
+    assert (judged.outcome, judged.is_feasible) == (Outcome.NOT_LEARNING, False)
+
+
+def test_a_run_ended_as_diverged_is_a_failure_and_later_is_a_little_better():
+    loss = decay()
+    early, later = (
+        judgement().judge(trace(loss[: epochs * STEPS], planned=EPOCHS, metrics=ACCURACY), ended_by="divergence")
+        for epochs in (5, 10)
+    )
+    assert (early.outcome, early.error) == (Outcome.DIVERGED, None)
+    assert early.objective - later.objective == pytest.approx(0.25)
+    assert early.score.stability == pytest.approx(-0.75)
+
+
+def test_first_epochs_are_the_same_training_planned_shorter():
+    whole = trace(decay(), metrics=ACCURACY, events=((10, "resume"), (1900, "warm_restart")))
+    part = first_epochs(whole, 7)
+    assert (part.num_epochs, part.planned_epochs, len(part.step_loss)) == (7, 7, 7 * STEPS)
+    np.testing.assert_array_equal(part.validation_loss, whole.validation_loss[:7])
+    assert part.metrics["accuracy"].shape == (7,)
+    assert part.events == ((10, "resume"),)
+
+
+def test_an_over_fitted_run_is_worth_what_its_kept_epochs_are():
+    validation = over_fitted(clean_validation(), growth=1.1)
+    whole = trace(decay(), validation=validation, metrics=ACCURACY)
+    kept = first_epochs(whole, int(np.argmin(validation)) + 1)
+    full, cut = judgement().judge(whole), judgement().judge(kept, ended_by="over_fitting")
+    assert cut.objective < full.objective
+    assert cut.error == pytest.approx(full.error)
+    # What was unstable before the best epoch is not diluted by what is thrown away.
+    shaky = trace(spiked(decay(), 200), validation=validation, metrics=ACCURACY)
+    assert judgement().judge(first_epochs(shaky, 6)).score.drawdown > judgement().judge(shaky).score.drawdown

@@ -11,8 +11,10 @@ def trial(number, outcome=Outcome.COMPLETED, objective=0.0, runs=()):
     return TrialRecord(number, outcome, {}, objective, tuple(runs))
 
 
-def seed_run(index, objective):
-    return SeedRun(0, index, 0, Outcome.COMPLETED, objective, 0.1, failed_score(0.5), {}, 1, 1, 1, 1.0)
+def seed_run(index, objective, *, error=0.1, is_feasible=True):
+    return SeedRun(
+        0, index, 0, Outcome.COMPLETED, objective, error, failed_score(0.5), {}, 1, 1, 1, 1.0, is_feasible=is_feasible
+    )
 
 
 def test_best_objective_first_failed_last_unfinished_left_out():
@@ -50,3 +52,20 @@ def test_median_of_a_confirmed_trial_leaves_out_the_run_that_the_search_chose_by
 def test_trial_without_seed_runs_has_no_median():
     with pytest.raises(ValueError, match="trial 7 has no finished seed run"):
         median_seed_run(trial(7))
+
+
+def test_what_breaks_the_constraint_stands_behind_all_that_keeps_it():
+    def fresh(*feasible, error):
+        objectives = (-1.0 if each else 2.5 for each in feasible)
+        return [seed_run(index, value, error=error, is_feasible=value < 0) for index, value in enumerate(objectives)]
+
+    trials = [
+        trial(0, objective=-1.0, runs=fresh(True, True, True, True, error=0.3)),
+        trial(1, objective=-1.0, runs=fresh(True, True, True, False, error=0.1)),
+        trial(2, objective=-1.0, runs=fresh(True, False, False, True, error=0.1)[:3]),
+        trial(3, objective=2.4, runs=fresh(False, error=0.05)),
+        trial(4, objective=2.0, runs=fresh(True, error=0.8)),
+        trial(5, Outcome.DIVERGED, 3.9),
+    ]
+    # Confirmed: none broke it, one of three did; then not confirmed; then those that broke it, by their objective.
+    assert [each.number for each in rank(trials)] == [0, 1, 4, 2, 3, 5]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from tuner.records import Outcome
+from tuner.records import Finding, Outcome
 from tuner.stability.judgement import Judgement
 from tuner.training.seedrun import StopTraining, TrainingData, train
 
@@ -92,7 +92,7 @@ def test_an_exception_in_the_users_model_is_a_result(data):
 
 @pytest.mark.parametrize(
     ("returned", "message"),
-    [(None, "build.hp. returned NoneType"), (keras.Sequential([keras.layers.Dense(1)]), "not compiled")],
+    [(None, "returned an object of type NoneType"), (keras.Sequential([keras.layers.Dense(1)]), "not compiled")],
     ids=["nothing", "uncompiled"],
 )
 def test_what_is_no_compiled_model_is_a_clear_result(data, returned, message):
@@ -102,7 +102,7 @@ def test_what_is_no_compiled_model_is_a_clear_result(data, returned, message):
 
     run = trained(Wrong(), data).run
     assert run.outcome is Outcome.ERROR
-    assert message.replace(".hp.", "(hp)") in run.message
+    assert message in run.message
 
 
 def test_stop_training_passes_through(data):
@@ -148,3 +148,93 @@ def test_what_the_caller_raises_is_no_result_of_the_configuration(data):
 
     with pytest.raises(OSError, match="disk full"):
         trained(Space(), data, on_epoch=fails)
+
+
+class Large(Space):
+    """Learns by heart within a few epochs; its schedule is made for 20."""
+
+    def build(self, hp):
+        rate = keras.optimizers.schedules.CosineDecay(1e-2, decay_steps=20 * 20, alpha=0.5)
+        layers = [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(256, "relu")]
+        model = keras.Sequential([*layers, keras.layers.Dense(10, "softmax")])
+        model.compile(keras.optimizers.Adam(rate), self.loss)
+        return model
+
+
+@pytest.fixture(scope="module")
+def mislabelled():
+    """Two fifths of the labels are wrong: there is much to learn by heart."""
+    x, y = load_digits(return_X_y=True)
+    x = (x / 16).reshape(-1, 8, 8, 1).astype("float32")
+    rng = np.random.default_rng(0)
+    y = np.where(rng.random(len(y)) < 0.4, rng.integers(0, 10, len(y)), y)
+    return TrainingData(x[:400], y[:400], x[400:800], y[400:800])
+
+
+def test_over_fitting_ends_a_training_which_is_judged_and_kept_at_its_best_epoch(mislabelled):
+    found = trained(Large(), mislabelled, epochs=20, ends_early=True)
+    best = int(np.argmin(found.trace.validation_loss))
+    assert (found.run.outcome, found.run.ended_by, found.run.epochs) == (Outcome.COMPLETED, "over_fitting", best + 1)
+    assert best + 1 < found.trace.num_epochs < 20
+    assert "Ended after epoch" in found.run.message
+    assert f"Kept: the weights of epoch {best + 1}," in found.run.message
+    assert found.run.metrics["val_loss"] == pytest.approx(min(found.trace.validation_loss))
+    assert found.run.causes[0].code == "over_fitting"
+
+    # The configuration with these epochs, whose schedule keeps its length, is the same training.
+    again = trained(Large(), mislabelled, epochs=best + 1)
+    assert again.run.objective == pytest.approx(found.run.objective)
+    for kept, weights in zip(found.model.get_weights(), again.model.get_weights(), strict=True):
+        np.testing.assert_allclose(kept, weights, rtol=1e-5, atol=1e-7)
+
+    # To the end, it is worth less.
+    full = trained(Large(), mislabelled, epochs=20)
+    assert (full.run.epochs, full.run.ended_by, full.run.message) == (20, "", "")
+    assert full.run.objective > found.run.objective
+    np.testing.assert_array_equal(full.trace.step_loss[: len(found.trace.step_loss)], found.trace.step_loss)
+
+
+class Thrown(keras.callbacks.Callback):
+    """Throws the weights away after the third epoch, where no gradient brings them back."""
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch == 2:
+            self.model.set_weights([weights * -1000 for weights in self.model.get_weights()])
+
+
+@pytest.mark.parametrize(
+    ("rate", "callbacks", "outcome", "code"),
+    [
+        (1e-9, [], Outcome.NOT_LEARNING, "not_learning"),
+        (0.05, [Thrown()], Outcome.DIVERGED, "divergence"),
+        (0.5, [], Outcome.COMPLETED, ""),
+    ],
+    ids=["no learning", "no way back", "healthy"],
+)
+def test_what_is_certain_ends_a_training_early_and_nothing_else_does(data, rate, callbacks, outcome, code):
+    found = trained(Space(rate=rate), data, epochs=10, ends_early=True, callbacks=callbacks)
+    assert (found.run.outcome, found.run.ended_by) == (outcome, code)
+    assert (found.trace.num_epochs < 10) is bool(code)
+    assert np.isfinite(found.run.objective)
+    assert (found.model is None) is outcome.is_failed
+    assert bool(found.run.message) is bool(code)
+
+
+def test_a_loss_that_is_a_number_ends_no_training_that_was_not_asked_to(data):
+    found = trained(Space(rate=0.05), data, epochs=6, callbacks=[Thrown()])
+    assert (found.run.ended_by, found.trace.num_epochs) == ("", 6)
+    assert "divergence" in [finding.code for finding in found.run.findings]
+
+
+def test_what_was_found_and_why_is_recorded(data):
+    hp = keras_tuner.HyperParameters()
+    hp.values["learning_rate"] = 3.0
+    options = {"data": data, "judgement": JUDGEMENT, "epochs": 4, "seed": 5}
+    outliers = Finding("outliers", "c3", 0.5, 0.9, {}, "Some values lie far outside.")
+    run = train(Space(rate=0.05), hp, data_findings=[outliers], callbacks=[Thrown()], **options).run
+    assert "divergence" in [finding.code for finding in run.findings]
+    assert run.causes[0].code == "learning_rate_too_high"
+    assert run.causes[0].evidence["high_rate"] > 0
+    assert run.causes[0].evidence["data:outliers"] < 0
+    healthy = train(Space(rate=0.5), hp, **options).run
+    assert healthy.causes == ()

@@ -10,8 +10,9 @@ from tuner.config import SearchConfig
 from tuner.records import ConfirmPlan, Outcome, SeedRun, Trace, TrialRecord
 from tuner.search.seeds import derive_seed
 from tuner.search.study import load_trials
+from tuner.stability.judgement import worst_objective
 from tuner.stability.ranking import finalists, rank
-from tuner.stability.score import failed_objective, failed_score
+from tuner.stability.score import failed_score
 from tuner.store import RunFolder, read_json, write_json
 
 __all__ = ["SEEDS", "is_finished", "note_crash", "pending", "plan_confirmation"]
@@ -90,12 +91,13 @@ def note_crash(folder: RunFolder, reason: str) -> None:
 
 
 def _crashed(folder: RunFolder, number: int, seed_index: int, reason: str) -> SeedRun:
+    config = folder.load_config()
     return SeedRun(
         trial=number,
         seed_index=seed_index,
-        seed=derive_seed(folder.load_config().seed, number, seed_index),
+        seed=derive_seed(config.seed, number, seed_index),
         outcome=Outcome.CRASHED,
-        objective=failed_objective(0.0, weight=folder.load_config().instability_weight),
+        objective=worst_objective(config.objective, stability_weight=config.stability_weight),
         error=None,
         score=failed_score(0.0),
         metrics={},

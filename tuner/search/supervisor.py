@@ -16,7 +16,7 @@ from tuner import errors
 from tuner.errors import EnvironmentFault, TunerError, package_faults
 from tuner.search.plan import note_crash
 from tuner.search.study import Study, storage_faults
-from tuner.stability.score import failed_objective
+from tuner.stability.judgement import worst_objective
 from tuner.store import RunFolder, read_json, write_json
 
 __all__ = ["run_worker", "supervise", "worker_log"]
@@ -124,7 +124,8 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
             study.give_back(crashed=False)
             raise WorkerBug(f"The worker met a bug of the program. {reason}")
         deaths = 1 if study.num_finished() + folder.num_trained() > done_before else deaths + 1
-        worst = failed_objective(0.0, weight=folder.load_config().instability_weight)
+        config = folder.load_config()
+        worst = worst_objective(config.objective, stability_weight=config.stability_weight)
         if not study.give_back(crashed=True, message=reason, worst_objective=worst):
             note_crash(folder, reason)
         if deaths >= MAX_DEATHS_IN_A_ROW:

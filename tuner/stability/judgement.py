@@ -1,22 +1,42 @@
-"""What a study holds a training against: metric, chance level, weight of stability; and what comes out."""
+"""What a study holds a training against: metric, chance level, objective; and what comes out."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from tuner.records import Outcome, StabilityScore, Trace
-from tuner.stability.score import failed_objective, first_failure, objective, outcome_of, score, smoothed_end
+from tuner.stability.ranking import STABLE
+from tuner.stability.score import (
+    failed_objective,
+    failed_score,
+    first_failure,
+    objective,
+    outcome_of,
+    score,
+    smoothed_end,
+)
 
-__all__ = ["Judged", "Judgement", "MetricName", "ObjectiveName", "chance_levels", "choose_metric"]
+__all__ = [
+    "Judged",
+    "Judgement",
+    "MetricName",
+    "ObjectiveName",
+    "chance_levels",
+    "choose_metric",
+    "first_epochs",
+    "worst_objective",
+]
 
 MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
-ObjectiveName = Literal["stable", "val_loss", "val_accuracy"]
+ObjectiveName = Literal["stable", "constrained", "val_loss", "val_accuracy"]
 
+# What the objective `constrained` asks of a training: to be stable.
+CONSTRAINT = STABLE
 # Classes more unequal than this are judged by balanced accuracy. Source: convention (3:1).
 BALANCED_FROM_IMBALANCE = 3.0
 
@@ -28,12 +48,14 @@ class Judged:
     Attributes:
         error: Error at the end; None if the training failed.
         objective: J, finite for every outcome.
+        is_feasible: Whether it keeps the constraint of the objective `constrained`; the others have none.
     """
 
     outcome: Outcome
     error: float | None
     objective: float
     score: StabilityScore
+    is_feasible: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +67,8 @@ class Judgement:
         chance_loss: L0, in the unit of the loss; > 0.
         chance_error: Error of the best constant answer under `metric`; > 0.
         num_validation: Rows of the validation part: errors below one row cannot be told apart.
-        objective: `stable` minimises error and instability; the others one number alone, for comparison.
+        objective: `stable` minimises error and instability together; `constrained` the error among stable trainings,
+            with those that are not ordered by stability behind them; the others one number alone, for comparison.
         stability_weight: Lambda; only `stable` uses it.
         num_classes: 0 for regression.
     """
@@ -58,26 +81,46 @@ class Judgement:
     stability_weight: float = 0.2
     num_classes: int = 0
 
-    def judge(self, trace: Trace) -> Judged:
+    def judge(self, trace: Trace, *, ended_by: str = "") -> Judged:
         """Judge a training by what it recorded.
 
         Args:
-            trace: Of a training that ran to its end, or stopped being finite.
+            trace: Of a training that ran to its end, or was ended; one that over-fitted, of the epochs that are kept.
+            ended_by: Code of the verdict that ended it (`tuner.stability.detectors.verdict`), or empty.
         """
-        result = score(trace)
         failed_at = first_failure(trace)
-        if failed_at is not None or not trace.validation_loss.size:
-            planned = max(1, trace.planned_epochs * trace.steps_per_epoch)
-            worst = failed_objective((failed_at or 0) / planned, weight=self.weight)
-            return Judged(Outcome.DIVERGED if failed_at is not None else Outcome.ERROR, None, worst, result)
+        if failed_at is None and ended_by == "divergence":
+            failed_at = len(trace.step_loss) or trace.num_epochs * trace.steps_per_epoch
+        if failed_at is not None:
+            return self.failed(Outcome.DIVERGED, failed_at / max(1, trace.planned_epochs * trace.steps_per_epoch))
+        if not trace.validation_loss.size:
+            return replace(self.failed(Outcome.ERROR, 0.0), score=score(trace))
+        result = score(trace)
+        outcome = Outcome.NOT_LEARNING if ended_by == "not_learning" else outcome_of(trace)
         error = self.error(trace)
-        value = objective(error, chance_error=self._chance, instability=result.instability, weight=self.weight)
-        return Judged(outcome_of(trace), error, value, result)
+        is_feasible = self.objective != "constrained" or (
+            outcome is Outcome.COMPLETED and result.stability >= CONSTRAINT
+        )
+        value = (
+            objective(error, chance_error=self._chance, instability=result.instability, weight=self._weight)
+            if is_feasible
+            else _infeasible_objective(result)
+        )
+        return Judged(outcome, error, value, result, is_feasible)
+
+    def failed(self, outcome: Outcome, progress_frac: float) -> Judged:
+        """Judge a training from which no usable model came.
+
+        Args:
+            outcome: How it failed.
+            progress_frac: Share of the planned budget done by then.
+        """
+        worst = worst_objective(self.objective, stability_weight=self.stability_weight, progress_frac=progress_frac)
+        return Judged(outcome, None, worst, failed_score(progress_frac), is_feasible=self.objective != "constrained")
 
     @property
-    def weight(self) -> float:
-        """Lambda as it is used: 0 for the objectives that look at one number alone."""
-        return self.stability_weight if self.objective == "stable" else 0.0
+    def _weight(self) -> float:
+        return _used_weight(self.objective, self.stability_weight)
 
     def error(self, trace: Trace) -> float:
         """Error at the end of a training, mean of its last three epochs."""
@@ -98,6 +141,55 @@ class Judgement:
     @property
     def _chance(self) -> float:
         return self.chance_loss if self.by_loss else self.chance_error
+
+
+def worst_objective(name: ObjectiveName, *, stability_weight: float, progress_frac: float = 0.0) -> float:
+    """J of a training that failed, under any objective; worse than that of any that did not.
+
+    Args:
+        name: The objective.
+        stability_weight: Lambda.
+        progress_frac: Share of the planned budget done by then; later is a little better.
+    """
+    if name == "constrained":
+        return _infeasible_objective(failed_score(progress_frac))
+    return failed_objective(progress_frac, weight=_used_weight(name, stability_weight))
+
+
+def _used_weight(name: ObjectiveName, stability_weight: float) -> float:
+    """Only `stable` adds the instability to the error."""
+    return stability_weight if name == "stable" else 0.0
+
+
+def _infeasible_objective(result: StabilityScore) -> float:
+    """J of a training that breaks the constraint: the further below, the worse; at least the worst of those that don't.
+
+    One that did not learn, however calmly, counts as one at the constraint.
+    """
+    return failed_objective(1.0, weight=0.0) + max(0.0, CONSTRAINT - result.stability)
+
+
+def first_epochs(trace: Trace, count: int) -> Trace:
+    """The trace of the same training, ended and planned to end after so many epochs.
+
+    Args:
+        trace: Of at least as many epochs.
+        count: At least 1.
+    """
+    steps = count * trace.steps_per_epoch
+    return replace(
+        trace,
+        step_loss=trace.step_loss[:steps],
+        grad_norm=trace.grad_norm[:steps],
+        train_loss=trace.train_loss[:count],
+        validation_loss=trace.validation_loss[:count],
+        learning_rate=trace.learning_rate[:count],
+        seconds=trace.seconds[:count],
+        planned_epochs=count,
+        metrics={name: values[:count] for name, values in trace.metrics.items()},
+        channels={name: values[:count] for name, values in trace.channels.items()},
+        events=tuple((step, kind) for step, kind in trace.events if step < steps),
+    )
 
 
 def choose_metric(class_counts: npt.ArrayLike) -> MetricName:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tuner.records import FINISHED_OUTCOMES, MIN_FRESH_RUNS, Outcome, SeedRun, TrialRecord
 
@@ -21,7 +21,8 @@ def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     """Finished trials, best first: those confirmed on fresh seeds, then the others by objective, failed ones last.
 
     Confirmed trials are ordered by the share of fresh trainings that failed, then by mean error plus one standard
-    deviation of the others.
+    deviation of the others. Under the objective `constrained`, fresh trainings that broke the constraint count as
+    failed here, and trials most of whose trainings broke it stand behind all that kept it.
 
     Args:
         trials: In any order; unfinished ones are left out.
@@ -67,15 +68,31 @@ def median_seed_run(trial: TrialRecord) -> SeedRun:
 
 
 def _order(trial: TrialRecord) -> tuple[int, float, float, int]:
+    is_refuted = not trial.is_confirmed and len(trial.fresh_runs) >= MIN_FRESH_RUNS
+    if trial.outcome.is_failed or is_refuted or not _is_feasible(trial):
+        return (2, 0.0, _mean_objective(trial), trial.number)
     if trial.is_confirmed:
-        failed = sum(run.outcome.is_failed for run in trial.fresh_runs) / len(trial.fresh_runs)
-        return (0, failed, _pessimistic_error(trial), trial.number)
-    is_refuted = len(trial.fresh_runs) >= MIN_FRESH_RUNS
-    return (2 if trial.outcome.is_failed or is_refuted else 1, 0.0, _objective(trial), trial.number)
+        return (0, _broken_frac(trial.fresh_runs), _pessimistic_error(trial), trial.number)
+    return (1, 0.0, _objective(trial), trial.number)
+
+
+def _is_feasible(trial: TrialRecord) -> bool:
+    """Whether most of its trainings kept the constraint; there is none under most objectives."""
+    runs = trial.judged_runs
+    return sum(run.is_feasible for run in runs) > len(runs) / 2 if runs else True
+
+
+def _broken_frac(runs: Sequence[SeedRun]) -> float:
+    return sum(run.outcome.is_failed or not run.is_feasible for run in runs) / len(runs)
 
 
 def _objective(trial: TrialRecord) -> float:
     return math.inf if trial.objective is None else trial.objective
+
+
+def _mean_objective(trial: TrialRecord) -> float:
+    """Over the trainings it is judged by; the search's own if there are none."""
+    return statistics.fmean(run.objective for run in trial.judged_runs) if trial.judged_runs else _objective(trial)
 
 
 def _pessimistic_error(trial: TrialRecord) -> float:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import gc
 import logging
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,14 +14,25 @@ import keras
 import keras_tuner
 import numpy.typing as npt
 
-from tuner.records import Outcome, SeedRun, Trace
-from tuner.stability.judgement import Judged, Judgement
-from tuner.stability.score import failed_objective, failed_score, first_failure
+from tuner.records import Finding, Outcome, SeedRun, Trace
+from tuner.stability.detectors import Verdict, detect, verdict
+from tuner.stability.diagnosis import diagnose
+from tuner.stability.judgement import Judgement, first_epochs
+from tuner.stability.score import first_failure
 from tuner.training.losses import wants_one_hot
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 
-__all__ = ["StopTraining", "Training", "TrainingData", "build_model", "fit_model", "release_memory", "train"]
+__all__ = [
+    "StopTraining",
+    "Training",
+    "TrainingData",
+    "build_model",
+    "fit_model",
+    "release_memory",
+    "require_compiled",
+    "train",
+]
 
 logger = logging.getLogger(__name__)
 
@@ -71,22 +83,57 @@ class _CallerFailedError(StopTraining):
 
 
 class _EpochHook(keras.callbacks.Callback):
-    """Ends a training whose loss is no longer a number, and tells the caller about every epoch."""
+    """Ends a training whose outcome is certain, and tells the caller about every epoch.
 
-    def __init__(self, monitor: StabilityMonitor, on_epoch: Callable[[int, Trace], None] | None) -> None:
+    Args:
+        monitor: Records the training.
+        epochs: Its budget.
+        ends_early: Also for what is certain but still a number: diverged for good, not learning, over-fitting.
+        on_epoch: The caller.
+
+    Attributes:
+        verdict: What ended the training, or would have after its last epoch; None if nothing did.
+        best_epoch: Zero-based, with the lowest validation loss.
+        best_weights: Of that epoch, if `ends_early`.
+    """
+
+    def __init__(
+        self,
+        monitor: StabilityMonitor,
+        *,
+        epochs: int,
+        ends_early: bool,
+        on_epoch: Callable[[int, Trace], None] | None,
+    ) -> None:
         super().__init__()
+        self.verdict: Verdict | None = None
+        self.best_epoch = -1
+        self.best_weights: list[npt.NDArray[Any]] = []
+        self._lowest_loss = math.inf
         self._monitor = monitor
+        self._epochs = epochs
+        self._ends_early = ends_early
         self._on_epoch = on_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        trace = self._monitor.trace
-        if first_failure(trace) is not None:
+        trace = replace(self._monitor.trace, planned_epochs=self._epochs)
+        found = verdict(trace)
+        if found.should_stop and (self._ends_early or first_failure(trace) is not None):
+            self.verdict = found
             self.model.stop_training = True
+        if self._ends_early:
+            self._keep_best(trace)
         if self._on_epoch is not None:
             try:
                 self._on_epoch(epoch, trace)
             except Exception as error:
                 raise _CallerFailedError(error) from error
+
+    def _keep_best(self, trace: Trace) -> None:
+        if trace.validation_loss.size and trace.validation_loss[-1] < self._lowest_loss:
+            self._lowest_loss = float(trace.validation_loss[-1])
+            self.best_epoch = trace.num_epochs - 1
+            self.best_weights = self.model.get_weights()
 
 
 def train(
@@ -99,6 +146,8 @@ def train(
     seed: int,
     trial: int = 0,
     seed_index: int = 0,
+    ends_early: bool = False,
+    data_findings: Sequence[Finding] = (),
     on_epoch: Callable[[int, Trace], None] | None = None,
     **fit_kwargs: Any,
 ) -> Training:
@@ -112,12 +161,15 @@ def train(
         epochs: Budget.
         seed: Decides initial weights and order.
         trial, seed_index: For the record.
+        ends_early: End the training after the epoch in which its outcome is certain. One that over-fits gets the
+            weights of its best epoch back, and is judged as if it had ended there.
+        data_findings: Of the data audit, as evidence for the causes.
         on_epoch: Called after every epoch with its zero-based number and the trace so far; may raise `StopTraining`.
         fit_kwargs: Passed on to `fit`.
 
     Returns:
-        The record, the trace, and the model unless the training failed. A diverged training, and an exception in the
-        user's model, are results.
+        The record, the trace of all epochs, and the model unless the training failed. A diverged training, and an
+        exception in the user's model, are results.
     """
     started = time.perf_counter()
     monitor = StabilityMonitor(
@@ -125,12 +177,13 @@ def train(
         metric=judgement.watched_metric,
         num_classes=judgement.num_classes,
     )
-    model, message = None, ""
+    hook = _EpochHook(monitor, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
+    model, exception = None, ""
     keras.utils.set_random_seed(seed)
     try:
         model = build_model(hypermodel, hp)
         reshuffle_every_epoch(model, seed)
-        callbacks = [monitor, _EpochHook(monitor, on_epoch), *fit_kwargs.pop("callbacks", ())]
+        callbacks = [monitor, hook, *fit_kwargs.pop("callbacks", ())]
         fit_model(
             hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs
         )
@@ -140,25 +193,35 @@ def train(
         raise failed.error from None
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
-        message = f"{type(error).__name__}: {error}"
-    trace = replace(monitor.trace, planned_epochs=epochs)
-    verdict = _failed(trace, judgement) if message else judgement.judge(trace)
+        exception = f"{type(error).__name__}: {error}"
+    trace = kept = replace(monitor.trace, planned_epochs=epochs)
+    ended_by = hook.verdict.code if hook.verdict else ""
+    if model is not None and ended_by == "over_fitting" and not exception:
+        kept = first_epochs(trace, hook.best_epoch + 1)
+        model.set_weights(hook.best_weights)
+    done = len(trace.step_loss) / max(1, epochs * trace.steps_per_epoch)
+    judged = judgement.failed(Outcome.ERROR, done) if exception else judgement.judge(kept, ended_by=ended_by)
+    findings = detect(trace).findings
     run = SeedRun(
         trial=trial,
         seed_index=seed_index,
         seed=seed,
-        outcome=verdict.outcome,
-        objective=verdict.objective,
-        error=verdict.error,
-        score=verdict.score,
-        metrics=_last_metrics(trace),
-        epochs=trace.num_epochs,
+        outcome=judged.outcome,
+        objective=judged.objective,
+        error=judged.error,
+        score=judged.score,
+        metrics=_last_metrics(kept),
+        epochs=kept.num_epochs,
         steps_per_epoch=trace.steps_per_epoch,
         num_parameters=int(model.count_params()) if model is not None and model.built else 0,
         seconds=time.perf_counter() - started,
-        message=message or ("no validation loss was recorded" if verdict.outcome is Outcome.ERROR else ""),
+        message=exception or _message(hook.verdict, trace, kept),
+        ended_by=ended_by,
+        is_feasible=judged.is_feasible,
+        findings=findings,
+        causes=diagnose(findings, trace=trace, hyperparameters=hp.values, data_findings=data_findings),
     )
-    return Training(run, trace, None if verdict.outcome.is_failed else model)
+    return Training(run, trace, None if judged.outcome.is_failed else model)
 
 
 def release_memory() -> None:
@@ -173,14 +236,29 @@ def build_model(hypermodel: keras_tuner.HyperModel, hp: keras_tuner.HyperParamet
     Raises:
         TypeError: `build` returned something else.
     """
-    model = hypermodel.build(hp)
-    if not isinstance(model, keras.Model):
-        raise TypeError(f"build(hp) returned {type(model).__name__}; it must return a compiled keras.Model")
-    if not model.compiled:
-        raise TypeError("build(hp) returned a model that is not compiled; end it with model.compile(...)")
+    model = require_compiled(hypermodel.build(hp))
     if model.steps_per_execution == 1 and not model.run_eagerly:
         model.steps_per_execution = STEPS_PER_EXECUTION
     return model
+
+
+def require_compiled(built: object) -> Any:
+    """Return what `build(hp)` of a search space returned, if it is a model that can be trained.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(built, keras.Model):
+        raise TypeError(
+            f"build(hp) of the search space returned an object of type {type(built).__name__}. "
+            "Expected a compiled keras.Model; does it end with `return model`?"
+        )
+    if not built.compiled:
+        raise TypeError(
+            "build(hp) of the search space returned a model that is not compiled. "
+            "Call model.compile(optimizer=..., loss=..., metrics=[...]) before returning it."
+        )
+    return built
 
 
 def fit_model(
@@ -211,9 +289,15 @@ def fit_model(
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
 
 
-def _failed(trace: Trace, judgement: Judgement) -> Judged:
-    done = len(trace.step_loss) / max(1, trace.planned_epochs * trace.steps_per_epoch)
-    return Judged(Outcome.ERROR, None, failed_objective(done, weight=judgement.weight), failed_score(done))
+def _message(found: Verdict | None, trace: Trace, kept: Trace) -> str:
+    """Why a training has no model, or ended early, for the user; empty for one that simply trained."""
+    if found is None:
+        return "" if trace.validation_loss.size else "no validation loss was recorded"
+    early = f"Ended after epoch {trace.num_epochs} of {trace.planned_epochs}. "
+    told = (early if trace.num_epochs < trace.planned_epochs else "") + found.reason
+    if kept is trace:
+        return told
+    return f"{told} Kept: the weights of epoch {kept.num_epochs}, where the validation loss was lowest."
 
 
 def _last_metrics(trace: Trace) -> dict[str, float]:
