@@ -1,0 +1,313 @@
+"""Records the sweep from which the stability margin follows: a training whose learning rate rises until it breaks.
+
+One `fit` of at most 150 steps a seed, through the compiled training function; the rate is a schedule, so nothing runs
+in Python per batch. Both seeds share one compiled program.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import math
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import keras
+import keras_tuner
+import numpy as np
+import numpy.typing as npt
+
+from tuner.errors import SpaceError
+from tuner.records import RateSweep, StabilityMargin
+from tuner.stability.judgement import Judgement, chance_levels
+from tuner.stability.margin import HIGHEST_RATE, LOWEST_RATE, NUM_STEPS, diverging_rate
+from tuner.training.losses import is_classifier
+from tuner.training.monitor import StabilityMonitor
+from tuner.training.order import reshuffle_every_epoch, restore_order
+from tuner.training.seedrun import TrainingData, build_model, fit_model
+
+__all__ = ["Sweep", "stability_margin"]
+
+# Seeds of a sweep. Source: first measurement of this margin (two, geometric mean).
+NUM_SEEDS = 2
+# Steps at which a schedule is evaluated to find its peak, at most. Source: convention; 0.3 ms each.
+MAX_EVALUATIONS = 1000
+# What Keras takes when `fit` is given none.
+DEFAULT_BATCH_SIZE = 32
+
+_KEPT_ARGUMENTS = ("x", "y", "batch_size", "class_weight", "sample_weight", "shuffle")
+
+
+def stability_margin(
+    model: Any,
+    x: Any,
+    y: npt.NDArray[Any],
+    *,
+    batch_size: int = DEFAULT_BATCH_SIZE,
+    epochs: int = 1,
+    chance_loss: float | None = None,
+    seed: int = 0,
+) -> StabilityMargin:
+    """How many times higher the learning rate of a compiled Keras model could be before its training breaks.
+
+    A short sweep of fresh copies of the model; the model itself is left alone. Seeds Python, NumPy and Keras.
+
+    Args:
+        model: A compiled model that `keras.models.clone_model` can copy, or a function without arguments that builds
+            one.
+        x, y: Training data as for `fit`.
+        batch_size: Of the training that is meant.
+        epochs: Of the training that is meant; matters only where the rate follows a schedule.
+        chance_loss: Loss of the best constant answer; None: from the labels, for cross-entropy and squared error.
+        seed: Decides initial weights and order.
+
+    Raises:
+        SpaceError: The model cannot be copied or swept.
+    """
+    space = _GivenModel(model if callable(model) and not isinstance(model, keras.Model) else lambda: _copy(model))
+    labels = np.asarray(y)
+    is_classes = is_classifier(model if isinstance(model, keras.Model) else model())
+    codes = np.argmax(labels, axis=-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
+    num_classes = int(codes.max()) + 1 if is_classes else 0
+    if chance_loss is None:
+        chance_loss, _ = chance_levels(codes if is_classes else labels, num_classes=num_classes, metric="loss")
+    judgement = Judgement("loss", chance_loss, chance_loss, num_validation=1, num_classes=num_classes)
+    sweep = Sweep(
+        space,
+        keras_tuner.HyperParameters(),
+        data=TrainingData(x, labels, x[:1], labels[:1]),
+        judgement=judgement,
+        seed=seed,
+        batch_size=batch_size,
+    )
+    peak_rate = sweep.peak_rate(math.ceil(len(labels) / batch_size) * epochs)
+    return StabilityMargin(sweep.run(), peak_rate)
+
+
+class Sweep:
+    """One configuration, built and ready to be swept.
+
+    Args:
+        hypermodel: Builds a compiled model; what its own `fit` passes to the model's is honoured, callbacks excepted.
+        hp: The configuration.
+        data: Prepared arrays.
+        judgement: Knows chance loss and number of classes.
+        seed: Decides initial weights and order.
+        fit_kwargs: Passed on to `fit`.
+
+    Raises:
+        SpaceError: `fit` of the hypermodel never calls that of the model.
+    """
+
+    def __init__(
+        self,
+        hypermodel: keras_tuner.HyperModel,
+        hp: keras_tuner.HyperParameters,
+        *,
+        data: TrainingData,
+        judgement: Judgement,
+        seed: int = 0,
+        **fit_kwargs: Any,
+    ) -> None:
+        self._hypermodel = hypermodel
+        self._hp = hp
+        self._data = data
+        self._chance_loss = judgement.chance_loss
+        self._seed = seed
+        self._model = self._built(seed)
+        self._arguments = _fit_arguments(hypermodel, hp, self._model, data=data, judgement=judgement, **fit_kwargs)
+
+    def peak_rate(self, num_steps: int) -> float:
+        """The highest learning rate that the configuration's own optimizer takes in so many steps."""
+        optimizer = self._model.optimizer
+        steps = np.unique(np.linspace(0, max(0, num_steps - 1), min(max(1, num_steps), MAX_EVALUATIONS)).astype(int))
+        peak = 0.0
+        for step in steps:
+            optimizer.iterations.assign(int(step))
+            peak = max(peak, float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+        optimizer.iterations.assign(0)
+        return peak
+
+    def key(self, preprocessing: Mapping[str, object]) -> str:
+        """What the sweep depends on, as a hash: everything but the learning rate and its schedule.
+
+        Args:
+            preprocessing: How the data was prepared.
+        """
+        settings = {
+            "sweep": (LOWEST_RATE, HIGHEST_RATE, NUM_STEPS, NUM_SEEDS),
+            "preprocessing": dict(preprocessing),
+            "batch_size": self._batch_size,
+            "model": _described(self._model) or dict(self._hp.values),
+        }
+        text = json.dumps(settings, sort_keys=True, default=str)
+        for number, name in enumerate(_layer_names(self._model)):
+            # Names that Keras gives by itself count up from model to model.
+            text = text.replace(f'"{name}"', f'"layer {number}"')
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def run(self) -> RateSweep:
+        """Sweep the rate on every seed; the object is used up then.
+
+        Raises:
+            SpaceError: The losses of this model cannot be recorded.
+        """
+        started = time.perf_counter()
+        model = self._model
+        model.optimizer.learning_rate = _RisingRate()
+        model.optimizer.build(model.trainable_variables)
+        fresh_state = [(variable, np.array(variable)) for variable in model.optimizer.variables]
+        monitor = StabilityMonitor(self._chance_loss)
+        rates: list[float | None] = []
+        for seed in range(self._seed, self._seed + NUM_SEEDS):
+            if rates:
+                model.set_weights(self._built(seed).get_weights())
+                for variable, value in fresh_state:
+                    variable.assign(value)
+            rates.append(self._sweep(monitor, seed))
+        return RateSweep(tuple(rates), HIGHEST_RATE, time.perf_counter() - started)
+
+    @property
+    def _batch_size(self) -> int:
+        return int(self._arguments["batch_size"] or DEFAULT_BATCH_SIZE)
+
+    def _built(self, seed: int) -> Any:
+        keras.utils.set_random_seed(seed)
+        model = build_model(self._hypermodel, self._hp)
+        if not model.built:
+            model(self._data.x[:1])
+        return model
+
+    def _sweep(self, monitor: StabilityMonitor, seed: int) -> float | None:
+        watch = _Watch(monitor, self._chance_loss)
+        reshuffle_every_epoch(self._model, seed)
+        arguments = self._arguments | _some_rows(self._arguments, self._batch_size, seed)
+        self._model.fit(**arguments, epochs=NUM_STEPS, verbose=0, callbacks=[monitor, watch])
+        restore_order(self._model)
+        if monitor.is_aside or not watch.num_steps:
+            raise SpaceError("The losses of this model cannot be recorded, so that its margin cannot be measured.")
+        return watch.diverging_rate
+
+
+class _RisingRate(keras.optimizers.schedules.LearningRateSchedule):
+    """From the lowest to the highest rate, exponentially."""
+
+    def __call__(self, step: Any) -> Any:
+        progress = keras.ops.minimum(keras.ops.cast(step, "float32") / (NUM_STEPS - 1), 1.0)
+        return LOWEST_RATE * keras.ops.exp(progress * math.log(HIGHEST_RATE / LOWEST_RATE))
+
+    def get_config(self) -> dict[str, Any]:
+        return {}
+
+
+class _Watch(keras.callbacks.Callback):
+    """Ends the sweep at the end of an epoch, once it has diverged or all its steps are done."""
+
+    def __init__(self, monitor: StabilityMonitor, chance_loss: float) -> None:
+        super().__init__()
+        self._monitor = monitor
+        self._chance_loss = chance_loss
+        self._num_before = len(monitor.trace.step_loss)
+        self.num_steps = 0
+        self.diverging_rate: float | None = None
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        trace = self._monitor.trace
+        losses, gradients = (values[self._num_before :] for values in (trace.step_loss, trace.grad_norm))
+        self.num_steps = len(losses)
+        self.diverging_rate = diverging_rate(losses, grad_norm=gradients, chance_loss=self._chance_loss)
+        if self.diverging_rate is not None or not 0 < self.num_steps < NUM_STEPS:
+            self.model.stop_training = True
+
+
+class _FitCalledError(BaseException):
+    """Ends a hypermodel's `fit` where it calls the model's, with the arguments; nothing that user code swallows."""
+
+    def __init__(self, arguments: dict[str, Any]) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
+def _fit_arguments(
+    hypermodel: keras_tuner.HyperModel,
+    hp: keras_tuner.HyperParameters,
+    model: Any,
+    *,
+    data: TrainingData,
+    judgement: Judgement,
+    **fit_kwargs: Any,
+) -> dict[str, Any]:
+    """With what the hypermodel calls the model's `fit`: batch size, weights, labels as the model wants them."""
+    signature = inspect.signature(model.fit)
+
+    def note(*args: Any, **kwargs: Any) -> None:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        raise _FitCalledError(bound.arguments)
+
+    model.fit = note
+    try:
+        fit_model(hypermodel, hp, model, data=data, judgement=judgement, epochs=1, callbacks=[], **fit_kwargs)
+    except _FitCalledError as called:
+        return {name: called.arguments[name] for name in _KEPT_ARGUMENTS}
+    finally:
+        del model.fit
+    raise SpaceError("fit of the search space never calls model.fit, so that its margin cannot be measured.")
+
+
+def _some_rows(arguments: Mapping[str, Any], batch_size: int, seed: int) -> dict[str, Any]:
+    """Whole batches of rows, no more than the sweep needs; nothing for what is no array."""
+    x = arguments["x"]
+    if not isinstance(x, np.ndarray):
+        return {}
+    epochs = math.ceil(NUM_STEPS / max(1, len(x) // batch_size))
+    num_rows = min(len(x), batch_size * math.ceil(NUM_STEPS / epochs))
+    rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:num_rows])
+    return {
+        name: arguments[name][rows] for name in ("x", "y", "sample_weight") if isinstance(arguments[name], np.ndarray)
+    }
+
+
+def _described(model: Any) -> list[Any] | None:
+    """Architecture, loss and optimizer without its rate; None for a model that cannot describe itself."""
+    try:
+        return [model.get_config(), _without_rate(model.get_compile_config())]
+    except Exception:  # a subclassed model of the user's may raise anything here
+        return None
+
+
+def _without_rate(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {name: _without_rate(value) for name, value in config.items() if name != "learning_rate"}
+    return [_without_rate(value) for value in config] if isinstance(config, list | tuple) else config
+
+
+def _layer_names(model: Any) -> list[str]:
+    inner = [name for layer in getattr(model, "layers", ()) for name in _layer_names(layer)]
+    return [model.name, *inner]
+
+
+class _GivenModel(keras_tuner.HyperModel):
+    """A function without arguments as a HyperModel."""
+
+    def __init__(self, build: Callable[[], Any]) -> None:
+        super().__init__()
+        self._model_builder = build
+
+    def build(self, hp: keras_tuner.HyperParameters) -> Any:
+        return self._model_builder()
+
+
+def _copy(model: Any) -> Any:
+    """The model with fresh weights, compiled as it was."""
+    try:
+        copy = keras.models.clone_model(model)
+        copy.compile_from_config(model.get_compile_config())
+    except Exception as error:  # a subclassed model of the user's may raise anything here
+        raise SpaceError(
+            f"Model {model.name!r} cannot be copied ({type(error).__name__}: {error}). "
+            "Give a function that builds and compiles it instead."
+        ) from error
+    return copy
