@@ -29,6 +29,7 @@ class Dataset:
         validation_rows: The same for validation.
         groups: Codes of what must stay on one side of a split (speaker, recording, duplicates), shape (n,); or None.
         order: Place in time of each sample, shape (n,), for data that is split in time; or None.
+        span: Length of a sample in the unit of `order`; parts of a split in time lie at least that far apart.
         notes: Decisions taken on the way that the user should know.
     """
 
@@ -41,4 +42,5 @@ class Dataset:
     validation_rows: npt.NDArray[np.int64] | None = None
     groups: npt.NDArray[np.int64] | None = None
     order: npt.NDArray[np.float64] | None = None
+    span: float = 0.0
     notes: tuple[str, ...] = ()

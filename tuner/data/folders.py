@@ -19,16 +19,7 @@ import numpy.typing as npt
 
 from tuner.errors import DataError
 
-__all__ = [
-    "MAX_NAMED",
-    "MAX_UNREADABLE_FRAC",
-    "ClassFiles",
-    "files_below",
-    "find",
-    "in_threads",
-    "unreadable",
-    "usual_suffix",
-]
+__all__ = ["MAX_NAMED", "MAX_UNREADABLE_FRAC", "ClassFiles", "count", "files_below", "find", "in_threads", "unreadable"]
 
 # What systems leave in folders; hidden files (leading dot) are passed over as well.
 JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "icon\r")
@@ -82,7 +73,8 @@ class ClassFiles:
                 f"No file of {', '.join(map(repr, gone))} in {str(self.root)!r} can be read. Replace the files, or "
                 "remove these folders."
             )
-        return np.array([self.class_names.index(name) for name in names], np.int64)
+        codes = {name: code for code, name in enumerate(self.class_names)}
+        return np.array([codes[name] for name in names], np.int64)
 
     def name_of(self, file: Path) -> str:
         """Path below the root, with forward slashes."""
@@ -172,10 +164,9 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], li
     return wanted, others, num_junk
 
 
-def usual_suffix(folder: Path) -> str:
-    """The most common type of the files below a folder, in lower case; empty if there is none."""
-    suffixes = Counter(file.suffix.lower() for file in files_below(folder, ())[1] if file.suffix)
-    return suffixes.most_common(1)[0][0] if suffixes else ""
+def count(folder: Path, suffixes: tuple[str, ...]) -> int:
+    """Number of files of some types below a folder."""
+    return len(files_below(folder, suffixes)[0])
 
 
 def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:

@@ -21,8 +21,9 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tuner.data import folders
+from tuner.data import folders, roles
 from tuner.data.dataset import Dataset
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError
 from tuner.records import DataSpec
 
@@ -58,12 +59,12 @@ class _Header:
     problem: str = ""
 
 
-def read(root: Path, *, image_size: int | None) -> Dataset:
+def read(root: Path, options: ReadOptions) -> Dataset:
     """Read a folder of class folders.
 
     Args:
         root: The folder; each of its sub-folders is a class, at any depth below.
-        image_size: Longest side in pixels, or None for the usual size.
+        options: `image_size` is the longest side in pixels, None for the usual size; `group` by path.
 
     Raises:
         DataError: There are no class folders or images, fewer than two classes, or too many images cannot be read.
@@ -73,7 +74,7 @@ def read(root: Path, *, image_size: int | None) -> Dataset:
     problems = {file: header.problem for file, header in headers.items() if header.problem}
     folders.unreadable(root, problems, num_files=len(headers), noun="images")
     headers = {file: header for file, header in headers.items() if not header.problem}
-    size = _choose_size([header.size for header in headers.values()], image_size)
+    size = _choose_size([header.size for header in headers.values()], options.image_size)
     mode = "L" if all(header.is_grey for header in headers.values()) else "RGB"
     x, undecoded = _decode(list(headers), size, mode)
     problems |= undecoded
@@ -86,13 +87,23 @@ def read(root: Path, *, image_size: int | None) -> Dataset:
         _size_note([header.size for header in headers.values()], size),
         _mode_note(headers.values(), mode),
     )
+    names = tuple(map(found.name_of, files))
+    groups, group_notes = roles.groups_of_files(names, options.group)
     return Dataset(
         name=root.resolve().name,
-        spec=DataSpec("image_folder", "image", "classification", tuple(x.shape[1:]), found.class_names),
+        spec=DataSpec(
+            "image_folder",
+            "image",
+            "classification",
+            tuple(x.shape[1:]),
+            found.class_names,
+            reading={"group": options.group} if options.group else {},
+        ),
         x=x,
         y=found.codes(files),
-        row_names=tuple(map(found.name_of, files)),
-        notes=(*found.notes, *filter(None, notes)),
+        row_names=names,
+        groups=groups,
+        notes=(*found.notes, *filter(None, notes), *group_notes),
     )
 
 

@@ -1,0 +1,63 @@
+"""One length for samples of different lengths: shorter ones end in NaN, a few that are far longer are cut."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["LENGTH_QUANTILE", "MAX_LENGTH_RATIO", "common_length", "note", "padded"]
+
+# The common length is that of this share of the samples ...
+LENGTH_QUANTILE = 0.99
+
+# ... if the longest one is longer by more than this factor. Source: convention; it bounds the padding.
+MAX_LENGTH_RATIO = 1.5
+
+# At most this many samples are named in a note.
+MAX_NAMED = 20
+
+Array = npt.NDArray[np.float64]
+
+
+def common_length(lengths: Array) -> float:
+    """The length that all samples get, in the unit of the lengths."""
+    longest, usual = float(lengths.max()), float(np.quantile(lengths, LENGTH_QUANTILE, method="higher"))
+    return usual if longest > MAX_LENGTH_RATIO * usual else longest
+
+
+def padded(sequences: Sequence[Array], length: int) -> Array:
+    """Sequences of shape (steps, channels) as one array (n, length, channels), cut or NaN at the end."""
+    x = np.full((len(sequences), length, sequences[0].shape[1]), np.nan)
+    for row, sequence in enumerate(sequences):
+        x[row, : len(sequence)] = sequence[:length]
+    return x
+
+
+def note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> str:
+    """What was done to which samples; empty if all have the same length.
+
+    Args:
+        lengths: Of each sample, by its name.
+        length: The common one.
+        noun: What the samples are, in the plural.
+        unit: Of the lengths, such as `steps` or `s`.
+    """
+    values = np.array(list(lengths.values()))
+    if values.min() == values.max():
+        return ""
+    text = (
+        f"Length {_shown(values.min())} to {_shown(values.max())} {unit} (median {_shown(np.median(values))}); shorter "
+        f"{noun} are padded"
+    )
+    cut = sorted((name for name in lengths if lengths[name] > length), key=lambda name: -lengths[name])
+    if not cut:
+        return f"{text}."
+    more = f" and {len(cut) - MAX_NAMED:,} more" if len(cut) > MAX_NAMED else ""
+    listed = ", ".join(f"{name} ({_shown(lengths[name])})" for name in cut[:MAX_NAMED])
+    return f"{text}, {len(cut):,} were cut at the end to {_shown(length)} {unit}: {listed}{more}."
+
+
+def _shown(length: float) -> str:
+    return f"{length:,.0f}" if length == round(length) else f"{length:,.2f}"

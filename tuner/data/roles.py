@@ -1,0 +1,141 @@
+"""What is known of samples beside features and target: what must stay together in a split, and their place in time.
+
+For files, what stays together is named by their paths: `folder` is the folder that a file lies in, and `part2` the
+second part of its name, split at `_`, `-`, `.` or space (`7_theo_12.wav` has the parts 7, theo and 12).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tuner.errors import DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["codes", "groups_of_files", "is_part_of_name", "places_in_time"]
+
+Codes = npt.NDArray[np.int64]
+
+
+def codes(values: Sequence[Any] | npt.NDArray[Any]) -> Codes:
+    """A code for each different value; what is missing (None, NaN) belongs to nothing but itself."""
+    import pandas as pd
+
+    found, different = pd.factorize(pd.Series(list(values), dtype=object))
+    alone = found < 0
+    found[alone] = len(different) + np.arange(int(alone.sum()))
+    return np.asarray(found, np.int64)
+
+
+def is_part_of_name(group: str) -> bool:
+    """Whether a `--group` means paths of files, not a column."""
+    return group == "folder" or re.fullmatch(r"part[1-9]\d*", group) is not None
+
+
+def groups_of_files(names: Sequence[str], group: str | None) -> tuple[Codes | None, tuple[str, ...]]:
+    """Groups by a part of each path.
+
+    Args:
+        names: Paths with forward slashes.
+        group: `folder`, or `part` and a number from 1; None for no groups.
+
+    Returns:
+        Codes, and notes of what they are.
+
+    Raises:
+        DataError: The option is neither, or some names have no such part.
+    """
+    if group is None:
+        return None, ()
+    if not is_part_of_name(group):
+        raise DataError(
+            f"--group {group!r} is no part of the path of a file. Give `folder`, the folder that a file lies in, or "
+            f"part1, part2, ...: the parts of its name, split at _ - . or space ({_parts_shown(names[0])})."
+        )
+    values = [_part(name, group) for name in names]
+    without = [name for name, value in zip(names, values, strict=True) if not value]
+    if without:
+        raise DataError(
+            f"--group {group}: {len(without):,} of {len(names):,} files have no such part in their name, such as "
+            f"{without[0]!r} ({_parts_shown(without[0])}). Rename them, or choose another part."
+        )
+    different = sorted(set(values))
+    shown = ", ".join(different[:6]) + (" ..." if len(different) > 6 else "")
+    return codes(values), (f"Groups by {group}: {len(different):,} ({shown}); none is on two sides of the split.",)
+
+
+def _part(name: str, group: str) -> str:
+    if group == "folder":
+        return str(PurePosixPath(name).parent)
+    parts = _parts(name)
+    number = int(group.removeprefix("part"))
+    return parts[number - 1] if number <= len(parts) else ""
+
+
+def _parts(name: str) -> list[str]:
+    return [part for part in re.split(r"[_\-. ]+", PurePosixPath(name).stem) if part]
+
+
+def _parts_shown(name: str) -> str:
+    return ", ".join(f"part{number} of {name!r} is {part!r}" for number, part in enumerate(_parts(name), start=1))
+
+
+def places_in_time(column: pd.Series[Any], *, where: str) -> npt.NDArray[np.float64]:
+    """Times as numbers that can be compared: seconds for dates, numbers as they are.
+
+    Text is read as ISO dates, or with the day or the month first, whichever fits all and leaves the rows in order.
+
+    Args:
+        column: Numbers, dates, or dates as text.
+        where: What to call it in messages.
+
+    Raises:
+        DataError: Some values are neither, or missing.
+    """
+    import pandas as pd
+
+    if pd.api.types.is_numeric_dtype(column):
+        times = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    else:
+        times = _seconds(column)
+    bad = ~np.isfinite(times)
+    if bad.any():
+        row = int(bad.argmax())
+        raise DataError(
+            f"{where}: {int(bad.sum()):,} of {len(column):,} rows hold no time, such as {str(column.iloc[row])!r} (row "
+            f"{column.index[row]}). Dates or numbers were expected everywhere; mend or remove these rows."
+        )
+    return times
+
+
+def _seconds(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    """Seconds since 1970, NaN where a value is no date."""
+    import pandas as pd
+
+    if pd.api.types.is_datetime64_any_dtype(column):
+        return _since_1970(column)
+    readings = []
+    for options in ({"format": "ISO8601"}, {"dayfirst": True, "format": "mixed"}, {"format": "mixed"}):
+        times = _since_1970(pd.to_datetime(column.astype(str), errors="coerce", utc=True, **options))
+        readings.append(times)
+        if np.isfinite(times).all() and np.all(np.diff(times) >= 0):
+            return times
+    return min(readings, key=lambda times: int(np.isnan(times).sum()))
+
+
+def _since_1970(dates: pd.Series[Any]) -> npt.NDArray[np.float64]:
+    import pandas as pd
+
+    if dates.dt.tz is None:
+        dates = dates.dt.tz_localize("UTC")
+    seconds: npt.NDArray[np.float64] = np.asarray(
+        (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1), np.float64
+    )
+    return seconds
