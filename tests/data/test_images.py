@@ -224,7 +224,7 @@ def test_a_class_of_unreadable_images_is_named(folder):
     root = folder()
     (root / "owl").mkdir()
     (root / "owl" / "a.png").write_bytes(b"")
-    with pytest.raises(DataError, match="No file of 'owl' in .* can be read"):
+    with pytest.raises(DataError, match=r"No file of 'owl' in .* can be read"):
         load(str(root))
 
 
@@ -253,8 +253,8 @@ def test_folders_without_images(tmp_path):
     (tmp_path / "a").mkdir()
     with pytest.raises(DataError, match=r"hold no images, but nothing but hidden files. Expected: files"):
         load(str(tmp_path))
-    (tmp_path / "a" / "1.wav").write_text("x")
-    with pytest.raises(DataError, match=r"hold no images, but 1 x \.wav"):
+    (tmp_path / "a" / "1.mp3").write_text("x")
+    with pytest.raises(DataError, match=r"hold no images, but 1 x \.mp3"):
         load(str(tmp_path))
 
 
