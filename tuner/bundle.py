@@ -42,6 +42,9 @@ class BundleConfig:
         source: Path of the data as the user gave it; None for scikit-learn's digits.
         space: Name of the search space, or FILE.py:OBJECT inside the bundle.
         hyperparameters: Of preprocessing and model.
+        epochs: Of the training.
+        planned_epochs: Epochs that schedules of the learning rate are made for: more, where the search found out that
+            later ones over-fit; None: the same.
         seed: Of initial weights and order, of the exported weights.
         split_seed: Of the split, the search seed.
         validation, test: Metrics by name.
@@ -67,6 +70,7 @@ class BundleConfig:
     stability: float
     fresh_errors: tuple[float, ...] = ()
     num_fresh_failed: int = 0
+    planned_epochs: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 

@@ -97,7 +97,11 @@ def _workspace(config: BundleConfig, root: Path) -> tuple[RunFolder, DatasetReco
 
 def _train(config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path) -> Training:
     hypermodel = spaces.load(
-        config.space, dataset.spec, num_train=dataset.num_train, epochs=config.epochs, base_dir=base
+        config.space,
+        dataset.spec,
+        num_train=dataset.num_train,
+        epochs=config.planned_epochs or config.epochs,
+        base_dir=base,
     )
     return seedrun.train(
         hypermodel,

@@ -161,3 +161,21 @@ def test_a_fresh_training_that_kills_its_worker_twice_is_ended_as_crashed(finish
     assert (crashed.outcome, crashed.message) == (Outcome.CRASHED, "killed by signal 9")
     assert folder.load_trace(number, last).num_epochs == 0
     note_crash(folder, "nothing is left to blame")
+
+
+def test_a_trial_that_over_fitted_is_confirmed_with_the_epochs_that_were_kept(finished_copy):
+    folder = RunFolder.open(finished_copy)
+    plan = folder.load_confirm_plan()
+    number = plan.finalists[0]
+    (folder.seed_run_dir(number, 1) / "record.json").unlink()
+    run = folder.load_seed_runs(number)[0]
+    kept = dataclasses.replace(run, ended_by="over_fitting", epochs=1)
+    folder.save_seed_run(kept, folder.load_trace(number, 0))
+    work(folder, only_confirm=True)
+    assert load_trials(folder)[number].kept_epochs == 1
+    confirmed = folder.load_seed_runs(number)[1]
+    assert (confirmed.seed_index, confirmed.epochs, confirmed.ended_by) == (1, 1, "")
+    assert folder.load_trace(number, 1).planned_epochs == 1
+    # The schedule was made for the epochs of the search: the rate stands where that of the first training stood.
+    rates = [folder.load_trace(number, index).learning_rate[0] for index in (0, 1)]
+    assert rates[0] == pytest.approx(rates[1])

@@ -7,7 +7,8 @@ from typing import Any
 
 from tuner.records import TrialRecord
 from tuner.search.context import hyperparameters_of, judgement_of, training_data
-from tuner.search.plan import pending
+from tuner.search.margins import measure_margin
+from tuner.search.plan import pending, unmeasured
 from tuner.search.seeds import derive_seed
 from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
@@ -23,7 +24,7 @@ def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool]) 
     Args:
         folder: A run; without a plan nothing is done.
         hypermodel: Builds its models.
-        is_late: Whether the time limit has passed; asked before each training.
+        is_late: Whether the time limit has passed; asked before each training and each sweep.
     """
     plan = folder.load_confirm_plan()
     if plan is None:
@@ -32,19 +33,39 @@ def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool]) 
         if is_late():
             return
         _train(folder, hypermodel, trial, seed_index)
+    trials = {trial.number: trial for trial in load_trials(folder)}
+    for number in unmeasured(folder, plan):
+        if is_late():
+            return
+        _measure(folder, hypermodel, trials[number])
 
 
-def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: int) -> None:
+def _measure(folder: RunFolder, hypermodel: Any, trial: TrialRecord) -> None:
     config = folder.load_config()
-    training = seedrun.train(
+    measure_margin(
+        folder,
         hypermodel,
         hyperparameters_of(trial.hyperparameters),
+        trial=trial.number,
         data=training_data(folder, folder.load_dataset(), trial.hyperparameters),
         judgement=judgement_of(folder),
         epochs=config.epochs,
+        seed=config.seed,
+    )
+
+
+def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: int) -> None:
+    config, dataset = folder.load_config(), folder.load_dataset()
+    training = seedrun.train(
+        hypermodel,
+        hyperparameters_of(trial.hyperparameters),
+        data=training_data(folder, dataset, trial.hyperparameters),
+        judgement=judgement_of(folder),
+        epochs=trial.kept_epochs or config.epochs,
         seed=derive_seed(config.seed, trial.number, seed_index),
         trial=trial.number,
         seed_index=seed_index,
+        data_findings=dataset.findings,
     )
     if training.model is not None:
         save_model(training.model, folder.model_file(trial.number, seed_index))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,12 @@ from tuner.data import labels
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome, Trace
 from tuner.search import spaces
+from tuner.search.margins import measure_margin
 from tuner.search.oracle import OBJECTIVE, StudyOracle
 from tuner.search.seeds import derive_seed
 from tuner.search.study import Study
 from tuner.stability.judgement import Judgement, ObjectiveName, chance_levels, choose_metric
+from tuner.stability.margin import penalty
 from tuner.store import RunFolder, atomic_path
 from tuner.training import seedrun
 from tuner.training.seedrun import Training, TrainingData
@@ -45,9 +48,11 @@ class StabilityTuner(keras_tuner.Tuner):
         oracle: Any Keras Tuner oracle, whose objective becomes J; None: TPE over an Optuna study in the project folder.
         max_trials: Budget of the default oracle.
         seed: Search seed: proposals, initial weights and order follow from it.
-        objective: `stable`, or `val_loss` or `val_accuracy` alone for comparison.
+        objective: `stable`; `constrained` (error among stable trials); `val_loss` or `val_accuracy` alone.
         stability_weight: Weight of instability in `stable`.
+        margin_weight: Weight of a small stability margin in the objective; above 0, every trial is swept.
         metric: `accuracy`, `balanced_accuracy`, `loss`, or `auto` from the labels.
+        ends_early: End trials as soon as their outcome is certain; one that over-fits is kept at its best epoch.
         tuner_kwargs: Passed on to `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`, ...
 
     Example:
@@ -65,7 +70,9 @@ class StabilityTuner(keras_tuner.Tuner):
         seed: int = 0,
         objective: ObjectiveName = "stable",
         stability_weight: float = 0.2,
+        margin_weight: float = 0.0,
         metric: str = "auto",
+        ends_early: bool = True,
         **tuner_kwargs: Any,
     ) -> None:
         self.run_folder = RunFolder(
@@ -85,7 +92,9 @@ class StabilityTuner(keras_tuner.Tuner):
         self.search_seed = seed
         self._objective_name: ObjectiveName = objective
         self._stability_weight = stability_weight
+        self._margin_weight = margin_weight
         self._metric = metric
+        self._ends_early = ends_early
         self._errors_in_a_row: list[str] = []
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
             super().__init__(oracle, hypermodel, **tuner_kwargs)
@@ -121,9 +130,12 @@ class StabilityTuner(keras_tuner.Tuner):
             epochs=epochs,
             seed=derive_seed(self.search_seed, number, 0),
             trial=number,
+            ends_early=self._ends_early,
             on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace),
             **fit_kwargs,
         )
+        if self._margin_weight:
+            training = self._with_margin(training, hp, data=data, epochs=epochs, **fit_kwargs)
         self._keep(training)
         run = training.run
         if isinstance(self.oracle, StudyOracle):
@@ -209,6 +221,27 @@ class StabilityTuner(keras_tuner.Tuner):
     def _populate_initial_space(self) -> None:
         """Find the hyperparameters: like Keras Tuner, but never endlessly, and with one clear error."""
         self.oracle.update_space(spaces.discover(self.hypermodel, ()))
+
+    def _with_margin(
+        self, training: Training, hp: keras_tuner.HyperParameters, *, data: TrainingData, epochs: int, **fit_kwargs: Any
+    ) -> Training:
+        """The training with the weighted penalty of its margin in its objective; a failed one gets the most."""
+        margin = None
+        fit_kwargs.pop("data_findings", None)
+        if not training.run.outcome.is_failed:
+            margin = measure_margin(
+                self.run_folder,
+                self.hypermodel,
+                hp,
+                trial=training.run.trial,
+                data=data,
+                judgement=self.judgement(data),
+                epochs=epochs,
+                seed=self.search_seed,
+                **fit_kwargs,
+            )
+        added = self._margin_weight * penalty(margin.ratio if margin else None)
+        return replace(training, run=replace(training.run, objective=training.run.objective + added))
 
     def _keep(self, training: Training) -> None:
         """Store the model if it is among the best so far, then the record; remove the models it displaces."""

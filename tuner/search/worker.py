@@ -15,6 +15,7 @@ from keras_tuner.engine import trial as trial_module
 from tuner.records import Trace
 from tuner.search.confirm import confirm
 from tuner.search.context import discover_space, judgement_of, training_data
+from tuner.search.margins import apply_swept_range
 from tuner.search.oracle import StudyOracle
 from tuner.search.plan import plan_confirmation
 from tuner.search.study import Study
@@ -45,6 +46,8 @@ def work(folder: RunFolder, *, deadline: float | None = None, only_confirm: bool
     write_json(folder.environment_file, _environment())
     hypermodel, space = discover_space(folder)
     if not only_confirm:
+        if config.lr_range == "auto":
+            space = apply_swept_range(folder, hypermodel, space)
         _search(folder, hypermodel, space, deadline=deadline)
         if config.confirm and not _is_late(deadline):
             plan_confirmation(folder, top=config.confirm)
@@ -61,9 +64,9 @@ def _search(
     config = folder.load_config()
     study = Study(folder, algorithm=config.algorithm, seed=config.seed)
     oracle = StudyOracle(study, max_trials=config.trials, hyperparameters=space)
-    tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline, seed=config.seed)
+    tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline)
     try:
-        tuner.search(epochs=config.epochs)
+        tuner.search(epochs=config.epochs, data_findings=folder.load_dataset().findings)
     except OutOfTime:
         study.give_back(crashed=False)
 
@@ -78,14 +81,19 @@ class StudyTuner(StabilityTuner):
         *,
         folder: RunFolder,
         deadline: float | None,
-        seed: int,
     ) -> None:
+        config = folder.load_config()
         self._deadline = deadline
         self._dataset = folder.load_dataset()
         self._judgement = judgement_of(folder)
         self._study = oracle.study
         super().__init__(
-            hypermodel, oracle, seed=seed, directory=str(folder.root.parent), project_name=folder.root.name
+            hypermodel,
+            oracle,
+            seed=config.seed,
+            margin_weight=config.margin_weight,
+            directory=str(folder.root.parent),
+            project_name=folder.root.name,
         )
 
     def training_data(self, hp: keras_tuner.HyperParameters, *_: Any, **__: Any) -> TrainingData:
