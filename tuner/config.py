@@ -107,6 +107,10 @@ class SearchConfig(pydantic.BaseModel):
     fix: dict[str, str] = pydantic.Field(
         default_factory=dict, description="NAME=VALUE fixes a hyperparameter. Repeatable."
     )
+    lr_range: Literal["space", "auto"] = pydantic.Field(
+        "space",
+        description="Range of the learning rate: the space's own, or auto, measured by sweeps on this data.",
+    )
     trials: int = pydantic.Field(30, ge=1, description="Number of configurations to try.")
     epochs: int = pydantic.Field(20, ge=1, description="Epochs of each trial.")
     time_limit: float | None = pydantic.Field(
@@ -125,6 +129,12 @@ class SearchConfig(pydantic.BaseModel):
     )
     stability_weight: float = pydantic.Field(
         0.2, ge=0, le=10, description="Weight of instability in the objective `stable`."
+    )
+    margin_weight: float = pydantic.Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="Weight of a small stability margin in the objective; above 0, each trial is swept.",
     )
     algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
     confirm: int = pydantic.Field(

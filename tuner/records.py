@@ -26,6 +26,7 @@ __all__ = [
     "HyperparameterValue",
     "Kind",
     "Outcome",
+    "RateRange",
     "RateSweep",
     "Remedy",
     "SeedRun",
@@ -331,6 +332,20 @@ class RateSweep:
     def is_bound(self) -> bool:
         """Whether a seed never diverged, so that the true rate is higher."""
         return None in self.diverging_rates
+
+
+@dataclass(frozen=True)
+class RateRange:
+    """The learning-rate range of a search, from sweeps of a few of its configurations.
+
+    Attributes:
+        low, high: Its ends.
+    """
+
+    low: float
+    high: float
+    sweeps: tuple[RateSweep, ...]
+    schema_version: int = 1
 
 
 @dataclass(frozen=True)

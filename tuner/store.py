@@ -6,6 +6,9 @@
         study.db            the Optuna study
         data/               dataset.json, split and arrays, one folder per distinct fitted pipeline
         trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only)
+        trials/<number>/margin.json which of the sweeps belongs to the trial
+        margins/            one learning-rate sweep for each distinct configuration but for its rate
+        rate_range.json     learning-rate range that sweeps proposed, with --lr-range auto
         logs/               one log file per worker
         confirm.json        which trials are trained again on fresh seeds
         report.html
@@ -36,7 +39,7 @@ import pydantic
 
 from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
-from tuner.records import ConfirmPlan, DatasetRecord, SeedRun, Trace
+from tuner.records import ConfirmPlan, DatasetRecord, RateRange, RateSweep, SeedRun, StabilityMargin, SweptTrial, Trace
 
 __all__ = [
     "RunFolder",
@@ -176,6 +179,8 @@ class RunFolder:
         self.data_dir = root / "data"
         self.dataset_file = self.data_dir / "dataset.json"
         self.trials_dir = root / "trials"
+        self.margins_dir = root / "margins"
+        self.rate_range_file = root / "rate_range.json"
         self.logs_dir = root / "logs"
         self.lock_file = root / ".lock"
         self.confirm_file = root / "confirm.json"
@@ -190,6 +195,9 @@ class RunFolder:
         # First: a folder without it is taken for someone else's.
         folder.save_config(config)
         with storage_errors(root):
+            # What was measured on other data or settings, before the first trial.
+            shutil.rmtree(folder.margins_dir, ignore_errors=True)
+            folder.rate_range_file.unlink(missing_ok=True)
             folder.trials_dir.mkdir(exist_ok=True)
             folder.logs_dir.mkdir(exist_ok=True)
         return folder
@@ -249,9 +257,10 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what a run puts into its folder, and the folder if nothing else is in it."""
-        for folder in (self.data_dir, self.trials_dir, self.logs_dir):
+        for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir):
             shutil.rmtree(folder, ignore_errors=True)
-        for file in (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file):
+        files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
+        for file in (*files, self.rate_range_file):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.root.rmdir()
@@ -298,6 +307,26 @@ class RunFolder:
     def load_trace(self, trial: int, seed_index: int) -> Trace:
         """The trace of one finished seed run."""
         return read_trace(self.seed_run_dir(trial, seed_index) / "trace.npz")
+
+    def sweep_file(self, key: str) -> Path:
+        """One learning-rate sweep, shared by all trials that differ in their rate alone."""
+        return self.margins_dir / f"{key}.json"
+
+    def swept_file(self, trial: int) -> Path:
+        """Which sweep belongs to a trial."""
+        return self.trials_dir / f"{trial:04d}" / "margin.json"
+
+    def load_margin(self, trial: int) -> StabilityMargin | None:
+        """The stability margin of a trial; None if it was not, or could not be, measured."""
+        file = self.swept_file(trial)
+        swept = read_json(file, SweptTrial) if file.is_file() else None
+        if swept is None or not swept.sweep:
+            return None
+        return StabilityMargin(read_json(self.sweep_file(swept.sweep), RateSweep), swept.peak_rate)
+
+    def load_rate_range(self) -> RateRange | None:
+        """The learning-rate range that sweeps proposed; None if none was asked for, or they are not done."""
+        return read_json(self.rate_range_file, RateRange) if self.rate_range_file.is_file() else None
 
     def keep_models(self, keep: set[tuple[int, int]]) -> None:
         """Remove the stored models of all seed runs but these (trial, seed index)."""

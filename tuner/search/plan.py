@@ -7,15 +7,16 @@ from collections.abc import Iterable
 import numpy as np
 
 from tuner.config import SearchConfig
-from tuner.records import ConfirmPlan, Outcome, SeedRun, Trace, TrialRecord
+from tuner.records import ConfirmPlan, Outcome, SeedRun, SweptTrial, Trace, TrialRecord
 from tuner.search.seeds import derive_seed
 from tuner.search.study import load_trials
 from tuner.stability.judgement import worst_objective
+from tuner.stability.margin import MAX_PENALTY_NATS
 from tuner.stability.ranking import finalists, rank
 from tuner.stability.score import failed_score
 from tuner.store import RunFolder, read_json, write_json
 
-__all__ = ["SEEDS", "is_finished", "note_crash", "pending", "plan_confirmation"]
+__all__ = ["SEEDS", "is_finished", "note_crash", "pending", "plan_confirmation", "unmeasured"]
 
 # Fresh trainings of each finalist. Source: convention; the fewest that show a spread and survive one accident.
 SEEDS = 3
@@ -60,6 +61,11 @@ def pending(plan: ConfirmPlan, trials: Iterable[TrialRecord]) -> list[tuple[Tria
     ]
 
 
+def unmeasured(folder: RunFolder, plan: ConfirmPlan) -> list[int]:
+    """Numbers of the finalists whose stability margin was not measured yet."""
+    return [number for number in plan.finalists if not folder.swept_file(number).is_file()]
+
+
 def is_finished(folder: RunFolder, config: SearchConfig) -> bool:
     """Whether a run has nothing left to do: all trials, and the confirmation if one is wanted."""
     trials = load_trials(folder)
@@ -68,11 +74,13 @@ def is_finished(folder: RunFolder, config: SearchConfig) -> bool:
     if not config.confirm or not finalists(trials, 1):
         return True
     plan = folder.load_confirm_plan()
-    return plan is not None and not pending(plan, trials)
+    return plan is not None and not pending(plan, trials) and not unmeasured(folder, plan)
 
 
 def note_crash(folder: RunFolder, reason: str) -> None:
     """Note that a worker died while it confirmed; the second death of one training ends it as crashed.
+
+    One that died while it measured a margin, once all is trained, leaves that trial without.
 
     Args:
         folder: A run none of whose trials was running, so that it was the first pending fresh training.
@@ -80,6 +88,9 @@ def note_crash(folder: RunFolder, reason: str) -> None:
     """
     plan = folder.load_confirm_plan()
     left = pending(plan, load_trials(folder)) if plan else []
+    if plan and not left:
+        for number in unmeasured(folder, plan)[:1]:
+            write_json(folder.swept_file(number), SweptTrial("", 0.0, reason))
     if not left:
         return
     number, seed_index = left[0][0].number, left[0][1]
@@ -97,7 +108,8 @@ def _crashed(folder: RunFolder, number: int, seed_index: int, reason: str) -> Se
         seed_index=seed_index,
         seed=derive_seed(config.seed, number, seed_index),
         outcome=Outcome.CRASHED,
-        objective=worst_objective(config.objective, stability_weight=config.stability_weight),
+        objective=worst_objective(config.objective, stability_weight=config.stability_weight)
+        + config.margin_weight * MAX_PENALTY_NATS,
         error=None,
         score=failed_score(0.0),
         metrics={},

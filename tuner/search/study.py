@@ -207,6 +207,7 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         message=str(trial.user_attrs.get("message", "")),
+        margin=folder.load_margin(trial.number) if trial.state is TrialState.COMPLETE else None,
     )
 
 

@@ -17,6 +17,7 @@ from tuner.errors import EnvironmentFault, TunerError, package_faults
 from tuner.search.plan import note_crash
 from tuner.search.study import Study, storage_faults
 from tuner.stability.judgement import worst_objective
+from tuner.stability.margin import MAX_PENALTY_NATS
 from tuner.store import RunFolder, read_json, write_json
 
 __all__ = ["run_worker", "supervise", "worker_log"]
@@ -126,6 +127,7 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
         deaths = 1 if study.num_finished() + folder.num_trained() > done_before else deaths + 1
         config = folder.load_config()
         worst = worst_objective(config.objective, stability_weight=config.stability_weight)
+        worst += config.margin_weight * MAX_PENALTY_NATS
         if not study.give_back(crashed=True, message=reason, worst_objective=worst):
             note_crash(folder, reason)
         if deaths >= MAX_DEATHS_IN_A_ROW:

@@ -34,6 +34,8 @@ __all__ = ["Sweep", "stability_margin"]
 NUM_SEEDS = 2
 # Steps at which a schedule is evaluated to find its peak, at most. Source: convention; 0.3 ms each.
 MAX_EVALUATIONS = 1000
+# Rows by which two preparations of the same data are told apart, about. Source: convention.
+NUM_HASHED_ROWS = 1000
 # What Keras takes when `fit` is given none.
 DEFAULT_BATCH_SIZE = 32
 
@@ -82,7 +84,7 @@ def stability_margin(
         seed=seed,
         batch_size=batch_size,
     )
-    peak_rate = sweep.peak_rate(math.ceil(len(labels) / batch_size) * epochs)
+    peak_rate = sweep.peak_rate(epochs)
     return StabilityMargin(sweep.run(), peak_rate)
 
 
@@ -116,12 +118,14 @@ class Sweep:
         self._data = data
         self._chance_loss = judgement.chance_loss
         self._seed = seed
+        fit_kwargs.pop("callbacks", None)
         self._model = self._built(seed)
         self._arguments = _fit_arguments(hypermodel, hp, self._model, data=data, judgement=judgement, **fit_kwargs)
 
-    def peak_rate(self, num_steps: int) -> float:
-        """The highest learning rate that the configuration's own optimizer takes in so many steps."""
+    def peak_rate(self, epochs: int) -> float:
+        """The highest learning rate that the configuration's own optimizer takes in so many epochs; not after `run`."""
         optimizer = self._model.optimizer
+        num_steps = math.ceil(len(self._data.y) / self._batch_size) * epochs
         steps = np.unique(np.linspace(0, max(0, num_steps - 1), min(max(1, num_steps), MAX_EVALUATIONS)).astype(int))
         peak = 0.0
         for step in steps:
@@ -130,16 +134,14 @@ class Sweep:
         optimizer.iterations.assign(0)
         return peak
 
-    def key(self, preprocessing: Mapping[str, object]) -> str:
-        """What the sweep depends on, as a hash: everything but the learning rate and its schedule.
-
-        Args:
-            preprocessing: How the data was prepared.
-        """
+    def key(self) -> str:
+        """What the sweep depends on, as a hash: everything but the learning rate and its schedule; not after `run`."""
         settings = {
             "sweep": (LOWEST_RATE, HIGHEST_RATE, NUM_STEPS, NUM_SEEDS),
-            "preprocessing": dict(preprocessing),
+            "data": [_fingerprint(self._arguments[name]) for name in ("x", "y", "sample_weight")],
+            "class_weight": self._arguments["class_weight"],
             "batch_size": self._batch_size,
+            "seed": self._seed,
             "model": _described(self._model) or dict(self._hp.values),
         }
         text = json.dumps(settings, sort_keys=True, default=str)
@@ -268,6 +270,14 @@ def _some_rows(arguments: Mapping[str, Any], batch_size: int, seed: int) -> dict
     return {
         name: arguments[name][rows] for name in ("x", "y", "sample_weight") if isinstance(arguments[name], np.ndarray)
     }
+
+
+def _fingerprint(values: Any) -> str:
+    """Of some of the rows: enough to tell one preprocessing from another."""
+    if not isinstance(values, np.ndarray):
+        return type(values).__name__
+    rows = values[:: max(1, len(values) // NUM_HASHED_ROWS)]
+    return f"{len(values)} {hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()}"
 
 
 def _described(model: Any) -> list[Any] | None:
