@@ -20,7 +20,7 @@ from tuner.stability.signals import (
     running_median,
 )
 
-__all__ = ["FOLLOWING_STEPS", "Alarm", "end_level", "find_alarm", "is_at_chance", "stands_out"]
+__all__ = ["FOLLOWING_STEPS", "Alarm", "end_level", "find_alarm", "is_at_chance", "is_better", "stands_out"]
 
 # The median of so many steps must be raised: one batch is no spike. Source: the spike detector.
 FOLLOWING_STEPS = 5
@@ -36,6 +36,8 @@ HARMLESS_LEVEL_FRAC = 0.1
 LOST_FRAC, LOST_RISE_NATS, LOST_ERRORS = 0.98, math.log(1.25), 4.0
 # Length of the running median in steps: a tenth of an epoch, within these limits. Source: the detectors.
 MIN_WINDOW_STEPS, MAX_WINDOW_STEPS = 9, 50
+# A loss that is lower by this much is better, in nats. Source: convention; any lower rate gains a little.
+BETTER_NATS = math.log(1.25)
 # A batch stands out at this multiple of its neighbours' median loss. Source: convention (as the alarm).
 OUTLIER_FACTOR = 2.0
 # A loss beyond this multiple of the chance loss is as bad as a loss can be. Source: the score.
@@ -104,8 +106,9 @@ def _rise(losses: FloatArray, chance_loss: float, *, window: int) -> Alarm | Non
     five = np.median(np.lib.stride_tricks.sliding_window_view(log_loss[1:], FOLLOWING_STEPS), axis=1)
     known, error = best[: len(five)], MEDIAN_NOISE_FACTOR * noise[: len(five)]
     is_birth = np.arange(len(five)) < window - 1
-    least = np.where(is_birth, BIRTH_RISE_NATS, ALARM_RISE_NATS)
-    allowed = np.maximum(least, ALARM_ERRORS * error * math.sqrt(1 / FOLLOWING_STEPS + 1 / window))
+    beyond_noise = ALARM_ERRORS * error * math.sqrt(1 / FOLLOWING_STEPS + 1 / window)
+    # At the birth the rise itself would be taken for noise.
+    allowed = np.where(is_birth, BIRTH_RISE_NATS, np.maximum(ALARM_RISE_NATS, beyond_noise))
     is_raised = (five - known > allowed) & (five > math.log(HARMLESS_LEVEL_FRAC))
     is_raised |= _is_lost(smooth, known, error, window=window)
     if not is_raised.any():
@@ -138,11 +141,16 @@ def is_at_chance(level: float) -> bool:
     return level >= math.log(LOST_FRAC)
 
 
+def is_better(level: float, than: float) -> bool:
+    """Whether a level of `end_level` is clearly below another; at chance level any lower one is."""
+    return level < than - (0.0 if is_at_chance(than) else BETTER_NATS)
+
+
 def stands_out(losses: FloatArray, step: int) -> bool:
-    """Whether the loss of a step, or of the one before it, is far above those around it."""
-    around = losses[max(0, step - MAX_WINDOW_STEPS) : step + MAX_WINDOW_STEPS]
-    finite = around[np.isfinite(around)]
+    """Whether the loss of a step, or of the one before it, is alone above those before and after, or is not finite."""
     suspects = losses[max(0, step - 1) : step + 1]
     if not np.isfinite(suspects).all():
         return True
-    return bool(finite.size and suspects.size and suspects.max() > OUTLIER_FACTOR * float(np.median(finite)))
+    sides = (losses[max(0, step - 1 - FOLLOWING_STEPS) : max(0, step - 1)], losses[step + 1 :][:FOLLOWING_STEPS])
+    medians = [float(np.median(side[np.isfinite(side)])) for side in sides if np.isfinite(side).any()]
+    return bool(medians and suspects.max() > OUTLIER_FACTOR * max(medians))
