@@ -5,9 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +18,9 @@ from reports import formats, shell, standings
 from reports.picture import PictureInfo, draw_pages, draw_png, picture_info
 from reports.standings import Band
 from tuner.errors import ConfigError
-from tuner.records import Finding, Outcome, Remedy, StabilityScore
-from tuner.stability.detectors import detect
-from tuner.stability.diagnosis import diagnose
+from tuner.records import Finding, Outcome, Remedy
+from tuner.stability.examination import Diagnosis, diagnose_log
 from tuner.stability.logs import ForeignLog
-from tuner.stability.score import outcome_of, score
 from tuner.store import atomic_open, write_text
 
 __all__ = [
@@ -49,22 +45,8 @@ SERIOUS = 0.6
 MAX_EVIDENCE = 4
 
 
-@dataclass(frozen=True)
-class Examination:
-    """One training with what was found.
-
-    Attributes:
-        symptoms: What happened, worst first.
-        causes: Why it probably happened, most likely first; with remedies.
-        not_assessed: What could not be judged, with the reason.
-    """
-
-    log: ForeignLog
-    score: StabilityScore
-    outcome: Outcome
-    symptoms: tuple[Finding, ...]
-    causes: tuple[Finding, ...]
-    not_assessed: tuple[str, ...]
+class Examination(Diagnosis):
+    """One training with what was found, as reports tell it."""
 
     @property
     def band(self) -> Band:
@@ -83,7 +65,7 @@ class Examination:
 
 def examine(logs: Iterable[ForeignLog]) -> list[Examination]:
     """Score and diagnose trainings, and order them worst first."""
-    examined = [_examine(log) for log in logs]
+    examined = [Examination(**vars(diagnose_log(log))) for log in logs]
     return sorted(examined, key=lambda found: (-_worst(found), found.score.stability))
 
 
@@ -206,28 +188,6 @@ def write_picture(source: str, examinations: Sequence[Examination], file: Path) 
 
 
 # --- One training
-
-
-def _examine(log: ForeignLog) -> Examination:
-    detection = detect(log.trace)
-    symptoms, causes = detection.findings, diagnose(detection.findings, trace=log.trace)
-    if not log.trace.step_loss.size:
-        symptoms = tuple(_by_epoch(finding) for finding in symptoms)
-    result = score(log.trace)
-    return Examination(
-        log=log,
-        score=result,
-        outcome=outcome_of(log.trace),
-        symptoms=symptoms,
-        causes=causes,
-        not_assessed=_unique((*result.not_assessed, *detection.not_assessed)),
-    )
-
-
-def _by_epoch(finding: Finding) -> Finding:
-    """The finding of a log of epochs, in which no place is a step."""
-    where, cause = (re.sub(r", step 1\b", "", text) for text in (finding.where, finding.cause))
-    return dataclasses.replace(finding, where=where, cause=re.sub(r"\bstep(s?)\b", r"epoch\1", cause))
 
 
 def _above(instability: float) -> str:

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tuner.records import Trace
     from tuner.search.tuner import StabilityTuner
+    from tuner.stability.examination import diagnose
     from tuner.stability.score import score
+    from tuner.training.modelcheck import check_model
     from tuner.training.monitor import StabilityMonitor
 
 __version__ = "0.1.0"
 
-__all__ = ["StabilityMonitor", "StabilityTuner", "Trace", "__version__", "score"]
+__all__ = ["StabilityMonitor", "StabilityTuner", "Trace", "__version__", "check_model", "diagnose", "score"]
 
 _HOMES = {
     "StabilityMonitor": "tuner.training.monitor",
     "StabilityTuner": "tuner.search.tuner",
     "Trace": "tuner.records",
+    "check_model": "tuner.training.modelcheck",
+    "diagnose": "tuner.stability.examination",
     "score": "tuner.stability.score",
 }
 

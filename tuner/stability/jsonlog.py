@@ -14,7 +14,7 @@ from tuner.errors import DataError
 from tuner.stability.csvlog import to_number
 from tuner.stability.history import Column, History
 
-__all__ = ["parse_json"]
+__all__ = ["parse_history", "parse_json"]
 
 HOW = "Save it with: json.dump(history.history, open('history.json', 'w'), default=float)"
 
@@ -29,7 +29,19 @@ def parse_json(text: str, name: str) -> History:
     Raises:
         DataError: It is no JSON, or not of that form.
     """
-    found = _decode(text, name)
+    return parse_history(_decode(text, name), name)
+
+
+def parse_history(found: Any, name: str) -> History:
+    """Read what such a file holds.
+
+    Args:
+        found: Mappings, lists and numbers.
+        name: For messages.
+
+    Raises:
+        DataError: It is not of one of the forms that `parse_json` names.
+    """
     planned = None
     if isinstance(found, Mapping) and isinstance(found.get("history"), Mapping):
         params = found.get("params")
