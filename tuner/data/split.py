@@ -1,10 +1,16 @@
-"""Training, validation and test rows: seeded, stratified, and the same as two calls of scikit-learn."""
+"""Training, validation and test rows: seeded, stratified, and without leaks.
+
+What is known of the samples decides, in this order: parts that the user gave, time, groups and copies, classes. Where
+neither time nor groups nor copies are known, the split is two plain calls of scikit-learn.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import itertools
 import math
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +18,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data import duplicates
+from tuner.data.dataset import Dataset
 from tuner.errors import DataError
 
 __all__ = [
@@ -23,6 +31,7 @@ __all__ = [
     "fingerprint",
     "make_split",
     "min_class_size",
+    "split_dataset",
 ]
 
 # Share of all rows for the test part; validation gets as many. Source: convention.
@@ -34,7 +43,11 @@ VALIDATION_FRAC = 0.15
 # Fewest rows that a regression can be split into three parts with. Source: convention (7 + 1 + 2).
 MIN_REGRESSION_ROWS = 10
 
-# At most this many classes are named in a message.
+# Groups are drawn like single rows if a part has room for at least this many of the largest one; else whole groups
+# are chosen so that the parts come near to their sizes. Source: convention.
+FEW_IN_PART = 3
+
+# At most this many classes or samples are named in a message.
 MAX_NAMED = 10
 
 _CHUNK_BYTES = 64 * 2**20
@@ -44,23 +57,60 @@ Rows = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Row numbers of the three parts; together they are all rows, none twice.
+    """Row numbers of the three parts; none is in two, and those in none are named in the notes.
 
     Attributes:
         train: What pipelines and networks are fitted on.
         validation: What the search judges by.
         test: What only the export touches, once.
+        notes: What was done beside two random draws.
     """
 
     train: Rows
     validation: Rows
     test: Rows
+    notes: tuple[str, ...] = ()
 
 
-def make_split(y: npt.NDArray[Any], *, task: str, seed: int, test_rows: Rows | None = None) -> Split:
-    """Split 70/15/15, or, where a test part exists already, the rest 85/15.
+def split_dataset(dataset: Dataset, *, seed: int) -> Split:
+    """Split a data set by what is known of it.
 
-    These are plain calls of scikit-learn's `train_test_split`, which anyone can repeat:
+    Parts that it has stay as they are. Samples with a place in time are split in time, others at random, the groups
+    that they belong to and copies of each other kept on one side.
+
+    Args:
+        dataset: As `sources.load` gave it.
+        seed: Decides who goes where.
+
+    Raises:
+        DataError: There are too few rows or groups for that, or a part would lack classes.
+    """
+    spec = dataset.spec
+    names = spec.class_names
+    given = {"test_rows": dataset.test_rows, "validation_rows": dataset.validation_rows}
+    if dataset.order is not None:
+        parts = _in_time(dataset, **given)
+    else:
+        same = duplicates.copies(dataset)
+        parts = make_split(dataset.y, task=spec.task, seed=seed, groups=_groups(dataset, same), **given)
+        if same is not None:
+            parts = _without_copies(parts, same, names=dataset.row_names)
+    notes = _check_classes(dataset.y, parts, names) if spec.task == "classification" and names else ()
+    return dataclasses.replace(parts, notes=(*parts.notes, *notes))
+
+
+def make_split(
+    y: npt.NDArray[Any],
+    *,
+    task: str,
+    seed: int,
+    test_rows: Rows | None = None,
+    validation_rows: Rows | None = None,
+    groups: Rows | None = None,
+) -> Split:
+    """Split at random 70/15/15, or, where a test part exists already, the rest 85/15.
+
+    Without groups these are plain calls of scikit-learn's `train_test_split`, which anyone can repeat:
 
         rest, test = train_test_split(rows, test_size=0.15, random_state=seed, stratify=y)
         train, validation = train_test_split(rest, test_size=len(test), random_state=seed, stratify=y[rest])
@@ -72,27 +122,184 @@ def make_split(y: npt.NDArray[Any], *, task: str, seed: int, test_rows: Rows | N
         task: `classification` splits every class in proportion.
         seed: Decides who goes where.
         test_rows: Rows of an existing test part, kept as they are.
+        validation_rows: The same for validation.
+        groups: A code for each row; rows of one code stay together.
 
     Raises:
-        DataError: There are too few rows for that.
+        DataError: There are too few rows or groups for that.
     """
-    from sklearn.model_selection import train_test_split
-
-    check_sizes(y, task=task, test_rows=test_rows)
-    is_classification = task == "classification"
-    rows = np.arange(len(y))
-    validation_size: float | int = VALIDATION_FRAC
+    taken = _joined(test_rows, validation_rows)
+    check_sizes(y, task=task, test_rows=taken)
+    rest = np.arange(len(y)) if taken is None else np.delete(np.arange(len(y)), taken)
+    drawer = _Drawer(y, task, seed, groups)
     if test_rows is None:
-        rest, test = train_test_split(
-            rows, test_size=TEST_FRAC, random_state=seed, stratify=y if is_classification else None
-        )
-        validation_size = len(test)
+        rest, test_rows = drawer.draw(rest, TEST_FRAC)
+        validation_size: float | int = len(test_rows)
     else:
-        rest, test = np.delete(rows, test_rows), test_rows
-    train, validation = train_test_split(
-        rest, test_size=validation_size, random_state=seed, stratify=y[rest] if is_classification else None
+        validation_size = VALIDATION_FRAC
+    if validation_rows is None:
+        rest, validation_rows = drawer.draw(rest, validation_size)
+    return _split(rest, validation_rows, test_rows)
+
+
+def _split(train: Rows, validation: Rows, test: Rows, *notes: str) -> Split:
+    train, validation, test = (np.asarray(part, np.int64) for part in (train, validation, test))
+    return Split(train, validation, test, notes)
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawer:
+    """Draws a part of some rows: classes in proportion, groups as a whole."""
+
+    y: npt.NDArray[Any]
+    task: str
+    seed: int
+    groups: Rows | None
+
+    def draw(self, rows: Rows, size: float | int) -> tuple[Rows, Rows]:
+        """Divide rows into the rest and a part of a size, in rows or as a share."""
+        labels = self.y[rows] if self.task == "classification" else None
+        if self.groups is None:
+            return self._random(rows, size, labels)
+        _, first, codes, counts = np.unique(
+            self.groups[rows], return_index=True, return_inverse=True, return_counts=True
+        )
+        if len(counts) < 2:
+            raise DataError(_too_few_groups(len(counts)))
+        frac = size if isinstance(size, float) else size / len(rows)
+        if counts.max() > frac * len(rows) / FEW_IN_PART:
+            return self._few_groups(rows, frac, codes, labels)
+        # Copies have the same label, or one of them is wrong: any of them stands for the group.
+        rest, part = self._random(np.arange(len(counts)), frac, None if labels is None else labels[first])
+        return rows[np.isin(codes, rest)], rows[np.isin(codes, part)]
+
+    def _random(self, rows: Rows, size: float | int, labels: npt.NDArray[Any] | None) -> tuple[Rows, Rows]:
+        from sklearn.model_selection import train_test_split
+
+        if labels is not None:
+            _refuse_rare(labels, size)
+        rest, part = train_test_split(rows, test_size=size, random_state=self.seed, stratify=labels)
+        return rest, part
+
+    def _few_groups(self, rows: Rows, frac: float, codes: Rows, labels: npt.NDArray[Any] | None) -> tuple[Rows, Rows]:
+        """Whole groups, chosen so that sizes and classes come near to their shares."""
+        from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
+
+        num_groups = int(codes.max()) + 1
+        num_folds = int(np.clip(round(1 / frac), 2, num_groups))
+        kind = GroupKFold if labels is None else StratifiedGroupKFold
+        folds = kind(n_splits=num_folds, shuffle=True, random_state=self.seed)
+        with warnings.catch_warnings():
+            # A class with fewer rows than folds; classes that a part lacks are found afterwards.
+            warnings.simplefilter("ignore", UserWarning)
+            rest, part = next(folds.split(rows, labels, codes))
+        return rows[rest], rows[part]
+
+
+def _refuse_rare(labels: npt.NDArray[Any], size: float | int) -> None:
+    """Refuse groups that cannot be drawn in proportion; single rows were checked before."""
+    codes, counts = np.unique(labels, return_counts=True)
+    num_part = math.ceil(size * len(labels)) if isinstance(size, float) else size
+    if counts.min() < 2 or num_part < len(codes):
+        raise DataError(
+            f"Copies of each other counted once, some of the {len(codes)} classes have too few different samples "
+            f"(the smallest has {int(counts.min())}) to be split into training, validation and test. Add samples, or "
+            "merge or remove these classes."
+        )
+
+
+def _too_few_groups(count: int) -> str:
+    return (
+        f"Training, validation and test need at least one group each, and only {count} is left to divide. Choose "
+        "another --group with at least three, or none."
     )
-    return Split(*(np.asarray(part, np.int64) for part in (train, validation, test)))
+
+
+def _groups(dataset: Dataset, same: Rows | None) -> Rows | None:
+    """Groups that the user named, joined where they share copies."""
+    if same is None or dataset.groups is None:
+        return same if dataset.groups is None else dataset.groups
+    rows = np.arange(len(same))
+    pairs = [np.stack([rows, len(rows) + codes], axis=1) for codes in (same, len(rows) + dataset.groups)]
+    return duplicates.connected(3 * len(rows) + 1, pairs)[: len(rows)]
+
+
+def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
+    """Training rows that are copies of validation or test rows, which stand where they do because the user said so."""
+    held = same[np.concatenate([parts.validation, parts.test])]
+    is_copy = np.isin(same[parts.train], held)
+    num_copies = len(same) - len(np.unique(same))
+    if not is_copy.any():
+        return dataclasses.replace(
+            parts,
+            notes=(f"{num_copies:,} samples are (nearly) copies of others; copies are on one side of the split.",),
+        )
+    shown = ", ".join(names[row] for row in parts.train[is_copy][:MAX_NAMED].tolist())
+    note = (
+        f"{int(is_copy.sum()):,} training samples are (nearly) copies of samples of the given parts and are not "
+        f"learned from: {shown}{' ...' if is_copy.sum() > MAX_NAMED else ''}."
+    )
+    return dataclasses.replace(parts, train=parts.train[~is_copy], notes=(note,))
+
+
+def _in_time(dataset: Dataset, *, test_rows: Rows | None, validation_rows: Rows | None) -> Split:
+    """The earliest rows to train, the latest to test; those that reach into the next part in none."""
+    order, taken = dataset.order, _joined(test_rows, validation_rows)
+    if order is None:
+        raise ValueError("a split in time needs Dataset.order")
+    check_sizes(dataset.y, task="regression", test_rows=taken)
+    rest = np.arange(len(order)) if taken is None else np.delete(np.arange(len(order)), taken)
+    rest = rest[np.argsort(order[rest], kind="stable")]
+    num_left_out = 0
+    if test_rows is None:
+        num_test = math.ceil(TEST_FRAC * len(rest))
+        rest, test_rows, num_gone = _cut(rest, num_test, order, dataset.span)
+        num_left_out += num_gone
+        num_validation = num_test
+    else:
+        num_validation = math.ceil(VALIDATION_FRAC * len(rest))
+    if validation_rows is None:
+        rest, validation_rows, num_gone = _cut(rest, num_validation, order, dataset.span)
+        num_left_out += num_gone
+    notes = ["Split in time: the first rows to train, the next to validate, the last to test (--split)."]
+    if num_left_out:
+        notes.append(f"{num_left_out:,} samples that reach across the borders of the parts were left out.")
+    if not len(rest):
+        raise DataError(
+            "A split in time leaves nothing to train on: all windows reach into the next part. Give a longer "
+            "recording, or lower --window."
+        )
+    return _split(rest, validation_rows, test_rows, *notes)
+
+
+def _cut(rows: Rows, num_last: int, order: npt.NDArray[np.float64], span: float) -> tuple[Rows, Rows, int]:
+    """The first rows, the last ones, and the number of those between that overlap with the last ones."""
+    last = rows[-num_last:]
+    first = rows[:-num_last]
+    apart = first[order[first] + span <= order[last[0]]]
+    return apart, last, len(first) - len(apart)
+
+
+def _joined(*given: Rows | None) -> Rows | None:
+    present = [rows for rows in given if rows is not None]
+    return np.concatenate(present) if present else None
+
+
+def _check_classes(y: npt.NDArray[Any], parts: Split, names: Sequence[str]) -> tuple[str, ...]:
+    """Refuse parts that cannot teach or judge; say which classes a part to judge by lacks."""
+    notes = []
+    for part, rows in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        found = np.unique(y[rows])
+        lacking = _listed([names[code] for code in range(len(names)) if code not in found])
+        if len(found) < 2 or (part == "training" and lacking):
+            raise DataError(
+                f"The {part} part would have {len(found)} of {len(names)} classes (without {lacking}), because of "
+                "how rows follow each other in time or belong together. Give a longer recording or more groups, "
+                "another --group or --seed, or parts of your own with --validation and --test."
+            )
+        if lacking:
+            notes.append(f"The {part} part has no sample of class {lacking}.")
+    return tuple(notes)
 
 
 def min_class_size(*, has_test_part: bool) -> int:

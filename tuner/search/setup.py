@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from tuner.config import RESUMABLE_KEYS, SearchConfig
-from tuner.data import audit, cache, sources, split
+from tuner.data import audit, cache, pipelines, sources, split
 from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
@@ -41,7 +41,7 @@ def read_data(config: SearchConfig) -> _Read:
         ConfigError: The metric does not fit the task.
     """
     dataset = sources.load(config.data, ReadOptions.of(config))
-    parts = split.make_split(dataset.y, task=dataset.spec.task, seed=config.seed, test_rows=dataset.test_rows)
+    parts = split.split_dataset(dataset, seed=config.seed)
     return _Read(dataset, parts, describe_dataset(config, dataset, parts, findings=audit.audit(dataset, parts)))
 
 
@@ -81,7 +81,8 @@ def describe_dataset(
         chance_loss=chance_loss,
         chance_error=chance_error,
         metric=metric,
-        notes=dataset.notes,
+        proposed=pipelines.proposals(spec, dataset.x, rows=parts.train, findings=findings),
+        notes=(*dataset.notes, *parts.notes),
         findings=findings,
     )
 
