@@ -2,64 +2,68 @@
 
 How it gets in without touching the model's graph:
 
-* The loss is written by a metric that is appended to the model's metrics and fed from `compute_metrics`.
-  Metric variables belong to the compiled state on every backend (JAX's stateless trainer included).
-* The gradient norm is written in `optimizer.apply`, into a variable that the optimizer owns, for the same reason.
+* What is known of an update (gradient norm, rate, probes) is noted in `optimizer.apply`, while Keras traces the step.
+* A metric that is appended to the model's metrics, and fed from `compute_metrics`, adds the plain loss and writes one
+  row into a ring buffer. Metric variables belong to the compiled state on every backend (JAX's stateless trainer
+  included). In a validation, where there is no update, the same metric keeps mean loss and accuracies.
 
-Both write into ring buffers that are read once an epoch; nothing runs in Python per batch. `detach` leaves the
-model as it was, so that what is saved is plain Keras.
+The buffer is read once an epoch; nothing runs in Python per batch. `detach` leaves the model as it was, so that what is
+saved is plain Keras.
 """
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import keras
 import numpy as np
 
 from tuner.records import FloatArray, Trace
+from tuner.training.hooks import harmless
 from tuner.training.losses import ends_with_logits
+from tuner.training.metrics import BalancedAccuracy, PlainAccuracy
+from tuner.training.probes import (
+    STEP_PROBES,
+    DataProbe,
+    global_norm,
+    layer_grad_ratio,
+    median_of_last,
+    snapshot,
+    update_ratio,
+)
+from tuner.training.replacement import Replacement
 
-__all__ = ["StabilityMonitor"]
+__all__ = ["RestartWatch", "StabilityMonitor", "StepRecorder"]
 
 # Ring buffer of one epoch's steps when the number of steps is not known beforehand; older steps of the epoch are lost.
 DEFAULT_CAPACITY_STEPS = 8192
+# A learning rate that fell by this factor and then rises by it again is a warm restart; a warm-up only rises, and what
+# changes less is no restart of anything. Source: convention; cosine restarts rise by far more.
+RESTART_FACTOR = 2.0
 
 MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
-PLAIN_LOSS = "plain_loss"
-
-
-def _harmless(hook: Callable[..., None]) -> Callable[..., None]:
-    """A hook of the monitor that never breaks the user's training: it warns once, and steps aside for good."""
-
-    @functools.wraps(hook)
-    def guarded(self: StabilityMonitor, *args: Any, **kwargs: Any) -> None:
-        if self.is_aside:
-            return
-        try:
-            hook(self, *args, **kwargs)
-        except Exception as error:
-            self.step_aside(error)
-
-    return guarded
+# Columns of the ring buffer; the step probes follow.
+LOSS, NUM_SAMPLES, GRAD_NORM, RATE, NUM_COLUMNS = 0, 1, 2, 3, 4
 
 
 class StabilityMonitor(keras.callbacks.Callback):
     """Keras callback that leaves a `Trace` behind.
 
     Use it in any `fit`; it works with `steps_per_execution > 1` and sees the loss before regularisation terms,
-    class weights and Keras's running mean. Not for multi-output models with one loss each: their losses are summed.
+    class weights and Keras's running mean. Of a model with its own `train_step`, steps are recorded if it updates
+    `self.metrics` (by `compute_metrics` or one by one), else epochs only. Several outputs: their losses are summed.
 
     Args:
         chance_loss: L0, the loss of the best constant answer. None: the first epoch's loss stands in for it.
         metric: Validation metric to record beside the loss.
         num_classes: Number of classes, for `balanced_accuracy`.
         capacity_steps: Room for the steps of one epoch; None: as many as `fit` announces.
+        probes: Whether to record the probe channels (`Trace.channels`) too; costs a little of every step.
+        probe_data: x and y of a batch for those of them that need data, or None for the rest alone.
 
     Attributes:
         trace: What was recorded so far; complete after every epoch.
@@ -73,66 +77,86 @@ class StabilityMonitor(keras.callbacks.Callback):
         metric: MetricName = "loss",
         num_classes: int = 0,
         capacity_steps: int | None = None,
+        probes: bool = False,
+        probe_data: tuple[Any, Any] | None = None,
     ) -> None:
         super().__init__()
+        if probe_data is not None and not probes:
+            raise ValueError("StabilityMonitor got probe_data without probes. Pass probes=True as well.")
         self.is_aside = False
         self._chance_loss = chance_loss
         self._metric: MetricName = metric
         self._num_classes = num_classes
         self._capacity = capacity_steps
-        self._loss_ring: LossRing | None = None
-        self._gradient_ring: GradientRing | None = None
-        self._extra_metrics: list[keras.metrics.Metric] = []
-        self._step_loss: list[FloatArray] = []
-        self._grad_norm: list[FloatArray] = []
+        self._has_probes = probes
+        self._data_probe = None if probe_data is None else DataProbe(*probe_data)
+        self._recorder: StepRecorder | None = None
+        self._replaced: list[Replacement] = []
+        self._steps: list[FloatArray] = []
         self._epochs: dict[str, list[float]] = {}
+        self._validation: dict[str, float] = {}
+        self._channels: list[dict[str, float]] = []
+        self._events: list[tuple[int, str]] = []
+        self._restarts = RestartWatch()
+        self._num_trainable = 0
+        self._is_first_epoch = True
         self._epoch_started = 0.0
         self._epoch_is_read = True
         self._planned_epochs = 0
 
     def set_params(self, params: dict[str, Any]) -> None:
-        """Install the recorders; Keras calls this after `set_model` and before it compiles the training function."""
+        """Install the recorder; Keras calls this after `set_model` and before it compiles the training function."""
         super().set_params(params)
-        if self._loss_ring is None and self.model is not None:
+        if self.model is not None and not self._is_attached():
+            self.detach()
             self._attach(self._capacity or params.get("steps") or DEFAULT_CAPACITY_STEPS)
 
-    @_harmless
+    @harmless
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         """Remember the planned budget."""
         self._planned_epochs = int(self.params.get("epochs") or 0)
+        self._is_first_epoch = True
 
-    @_harmless
+    @harmless
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        """Mark where the epoch begins in the ring buffers."""
+        """Mark where the epoch begins in the ring buffer, and what is new since the last one."""
+        num_trainable = len(self.model.trainable_variables)
+        if self._is_first_epoch and (epoch > 0 or self._num_steps()):
+            self._events.append((self._num_steps(), "resume"))
+        if 0 < self._num_trainable < num_trainable:
+            self._events.append((self._num_steps(), "unfreezing"))
+        self._num_trainable = num_trainable
+        self._is_first_epoch = self._epoch_is_read = False
+        self._validation = {}
         self._epoch_started = time.perf_counter()
-        self._epoch_is_read = False
-        for ring in self._rings():
-            ring.mark()
+        if self._recorder is not None:
+            self._recorder.mark()
 
-    @_harmless
+    @harmless
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        """Read the epoch's steps before the validation writes over them."""
+        """Read the epoch's steps."""
         self._read_steps()
 
-    @_harmless
+    @harmless
+    def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Read the validation."""
+        if self._recorder is not None:
+            self._validation = self._recorder.validation()
+
+    @harmless
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the epoch."""
-        self._read_steps()
-        logs = logs or {}
+        steps = self._read_steps()
         row = {
-            "train_loss": float(logs.get(PLAIN_LOSS, logs.get("loss", math.nan))),
+            "train_loss": _weighted_mean(steps) if len(steps) else float((logs or {}).get("loss", math.nan)),
             "learning_rate": _learning_rate(self.model.optimizer),
             "seconds": time.perf_counter() - self._epoch_started,
-        }
-        if f"val_{PLAIN_LOSS}" in logs:
-            row["validation_loss"] = float(logs[f"val_{PLAIN_LOSS}"])
-        row |= {
-            f"metric/{name}": float(logs[f"val_{name}"])
-            for name in ("accuracy", "balanced_accuracy")
-            if f"val_{name}" in logs
+            **self._validation,
         }
         for name, value in row.items():
             self._epochs.setdefault(name, []).append(value)
+        if self._has_probes:
+            self._channels.append(self._probe(steps))
 
     def step_aside(self, error: Exception) -> None:
         """Stop recording, say so once, and let the training go on."""
@@ -146,280 +170,271 @@ class StabilityMonitor(keras.callbacks.Callback):
 
     def detach(self) -> None:
         """Leave the model as it was before the training."""
-        model = self.model
-        if model is None or self._loss_ring is None:
+        if self._recorder is None:
             return
-        for metric in (self._loss_ring, *self._extra_metrics):
-            model._metrics.remove(metric)
-        del model.compute_metrics
-        if self._gradient_ring is not None:
-            self._gradient_ring.remove()
+        for replacement in self._replaced:
+            replacement.undo()
+        model = self._replaced[0].owner
+        model._metrics.remove(self._recorder)
         model.train_function = model.test_function = None
-        self._loss_ring = self._gradient_ring = None
-        self._extra_metrics = []
+        self._recorder, self._replaced = None, []
 
     def unread_steps(self) -> tuple[FloatArray, FloatArray]:
         """Loss and gradient norm of each step of the running epoch, which `trace` does not have yet."""
-        if self._epoch_is_read:
+        if self._epoch_is_read or self._recorder is None:
             return np.empty(0), np.empty(0)
-        rings = (self._loss_ring, self._gradient_ring)
-        losses, norms = (ring.since_mark() if ring is not None else np.empty(0) for ring in rings)
-        return losses, norms
+        rows = self._recorder.since_mark()
+        return rows[:, LOSS], rows[:, GRAD_NORM]
 
     @property
     def buffers(self) -> list[Any]:
         """The variables that it writes to at every step: who repeats steps puts their values back."""
-        return [variable for ring in self._rings() for variable in ring.buffers]
+        return [] if self._recorder is None else [self._recorder.rows, self._recorder.count]
 
     @property
     def trace(self) -> Trace:
         """Everything recorded so far."""
         epochs = {name: np.asarray(values, dtype=float) for name, values in self._epochs.items()}
-        step_loss = _concatenate(self._step_loss)
+        steps = np.concatenate(self._steps) if self._steps else np.empty((0, NUM_COLUMNS))
         train_loss = epochs.get("train_loss", np.empty(0))
         return Trace(
-            step_loss=step_loss,
-            grad_norm=_concatenate(self._grad_norm),
+            step_loss=steps[:, LOSS],
+            grad_norm=steps[:, GRAD_NORM],
             train_loss=train_loss,
             validation_loss=epochs.get("validation_loss", np.empty(0)),
             learning_rate=epochs.get("learning_rate", np.empty(0)),
             seconds=epochs.get("seconds", np.empty(0)),
-            steps_per_epoch=max((len(steps) for steps in self._step_loss), default=1),
+            steps_per_epoch=max((len(rows) for rows in self._steps), default=1),
             planned_epochs=max(self._planned_epochs, len(train_loss)),
             chance_loss=self._chance_loss or _first_finite(train_loss),
-            metrics={
-                name.removeprefix("metric/"): values for name, values in epochs.items() if name.startswith("metric/")
-            },
+            metrics={name: epochs[name] for name in ("accuracy", "balanced_accuracy") if name in epochs},
+            channels=_by_name(self._channels),
+            events=tuple(self._events),
         )
 
-    @_harmless
+    def _is_attached(self) -> bool:
+        """Whether it is in place for this model, as it is compiled now."""
+        owners = [replacement.owner for replacement in self._replaced]
+        is_of_model = self._recorder is not None and self._recorder.plain_loss is self.model._compile_loss
+        return is_of_model and all(
+            owner is present for owner, present in zip(owners, (self.model, self.model.optimizer), strict=False)
+        )
+
+    @harmless
     def _attach(self, capacity: int) -> None:
         model: Any = self.model
-        self._loss_ring = LossRing(model, capacity)
-        threshold = 0.0 if ends_with_logits(model) else 0.5
-        if self._metric == "balanced_accuracy":
-            self._extra_metrics.append(BalancedAccuracy(self._num_classes, threshold=threshold))
-        if self._metric in ("accuracy", "balanced_accuracy"):
-            self._extra_metrics.append(PlainAccuracy(threshold=threshold))
-        recorders = [self._loss_ring, *self._extra_metrics]
+        num_columns = NUM_COLUMNS + (len(STEP_PROBES) if self._has_probes else 0)
+        metrics = self._validation_metrics(model)
+        recorder = StepRecorder(model._compile_loss, capacity=capacity, num_columns=num_columns, metrics=metrics)
         # The list itself: a built functional model refuses new state through its attributes.
-        model._metrics.extend(recorders)
-        compute_metrics = model.compute_metrics
+        model._metrics.append(recorder)
+        self._recorder = recorder
+        self._replaced = [Replacement(model, "compute_metrics", self._recording_compute_metrics)]
+        if model.optimizer is not None:
+            self._replaced.append(Replacement(model.optimizer, "apply", self._recording_apply_of(model)))
 
-        def recording_compute_metrics(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            self._update(recorders, y, y_pred)
+    def _validation_metrics(self, model: Any) -> list[keras.metrics.Metric]:
+        threshold = 0.0 if ends_with_logits(model) else 0.5
+        metrics: list[keras.metrics.Metric] = []
+        if self._metric == "balanced_accuracy":
+            metrics.append(BalancedAccuracy(self._num_classes, threshold=threshold))
+        if self._metric in ("accuracy", "balanced_accuracy"):
+            metrics.append(PlainAccuracy(threshold=threshold))
+        return metrics
+
+    # What follows runs while Keras traces the step; what fails there fails once, before the first step. It must not
+    # touch `self.model`: under JAX, that writes the state back into the model's variables.
+
+    def _recording_compute_metrics(self, compute_metrics: Callable[..., Any]) -> Callable[..., Any]:
+        def recording(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            self._record(y, y_pred)
             return compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
-        model.compute_metrics = recording_compute_metrics
-        if model.optimizer is not None:
-            self._gradient_ring = GradientRing(model.optimizer, capacity)
+        return recording
 
-    @_harmless
-    def _update(self, recorders: list[Any], y: Any, y_pred: Any) -> None:
-        """Runs while Keras traces the step; what fails there fails once, before the first step."""
-        for recorder in recorders:
-            recorder.update_state(y, y_pred)
+    def _recording_apply_of(self, model: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+        def wrap(apply: Callable[..., Any]) -> Callable[..., Any]:
+            def recording(grads: Any, trainable_variables: Any = None) -> Any:
+                grads = list(grads)
+                variables = list(model.trainable_variables if trainable_variables is None else trainable_variables)
+                noted = self._before_update(model.optimizer, grads, variables)
+                result = apply(grads, None if trainable_variables is None else variables)
+                self._after_update(noted, variables)
+                return result
 
-    def _rings(self) -> list[LossRing | GradientRing]:
-        return [ring for ring in (self._loss_ring, self._gradient_ring) if ring is not None]
+            return recording
 
-    def _read_steps(self) -> None:
-        if self._epoch_is_read:
-            return
-        self._epoch_is_read = True
-        if self._loss_ring is not None:
-            self._step_loss.append(self._loss_ring.since_mark())
-        if self._gradient_ring is not None:
-            self._grad_norm.append(self._gradient_ring.since_mark())
+        return wrap
+
+    @harmless
+    def _before_update(self, optimizer: Any, grads: list[Any], variables: list[Any]) -> tuple[list[Any], list[Any]]:
+        """What is known now, and the weights where the update itself is asked for."""
+        # Gradients of mixed precision are scaled as the loss is.
+        noted = [global_norm(grads) / optimizer.scale_loss(1.0), optimizer.learning_rate]
+        if not self._has_probes:
+            return noted, []
+        return [*noted, layer_grad_ratio(grads, variables)], snapshot(variables)
+
+    @harmless
+    def _after_update(self, noted: tuple[list[Any], list[Any]], variables: list[Any]) -> None:
+        values, before = noted
+        if self._recorder is not None:
+            self._recorder.note([*values, update_ratio(before, variables)] if before else values)
+
+    @harmless
+    def _record(self, y: Any, y_pred: Any) -> None:
+        if self._recorder is not None:
+            self._recorder.update_state(y, y_pred)
+
+    # From here on the host again.
+
+    def _num_steps(self) -> int:
+        """Steps recorded so far; of a training whose steps are not recorded, epochs."""
+        return sum(map(len, self._steps)) or len(self._epochs.get("train_loss", ()))
+
+    def _read_steps(self) -> FloatArray:
+        """The steps of the running epoch; shape (steps, columns)."""
+        if not self._epoch_is_read:
+            self._epoch_is_read = True
+            rows = np.empty((0, NUM_COLUMNS)) if self._recorder is None else self._recorder.since_mark()
+            first = self._num_steps()
+            self._events += [(first + step, "warm_restart") for step in self._restarts.feed(rows[:, RATE])]
+            self._steps.append(rows)
+        return self._steps[-1] if self._steps else np.empty((0, NUM_COLUMNS))
+
+    def _probe(self, steps: FloatArray) -> dict[str, float]:
+        columns = zip(STEP_PROBES, steps[:, NUM_COLUMNS:].T, strict=False)
+        found = {name: median_of_last(name, values) for name, values in columns}
+        if self._data_probe is not None:
+            try:
+                found |= self._data_probe.measure(self.model)
+            except Exception as error:
+                self._data_probe = None
+                warnings.warn(
+                    f"StabilityMonitor cannot probe this model with `probe_data` ({type(error).__name__}: {error}). "
+                    "The training goes on; the channels that need data are not recorded any further.",
+                    stacklevel=2,
+                )
+        return found
 
 
-class _Ring:
-    """A ring buffer on the device: a float variable, an integer counter, and where the host last looked."""
+class RestartWatch:
+    """Finds the steps at which a learning rate that had fallen rises again."""
 
-    def __init__(self, values: Any, count: Any) -> None:
-        self.values = values
-        self.count = count
-        self.capacity = int(values.shape[0])
-        self.marked = 0
+    def __init__(self) -> None:
+        self._peak = 0.0
+        self._lowest: float | None = None
 
-    def write(self, value: Any) -> None:
-        position = keras.ops.mod(self.count.value, self.capacity)
-        entry = keras.ops.reshape(keras.ops.cast(value, "float32"), (1,))
-        self.values.assign(keras.ops.slice_update(self.values.value, keras.ops.reshape(position, (1,)), entry))
+    def feed(self, rates: Sequence[float] | FloatArray) -> list[int]:
+        """Positions of the restarts in the next stretch of rates, one for each step."""
+        found = []
+        for step, rate in enumerate(rates):
+            if self._lowest is None:
+                self._peak = max(self._peak, rate)
+                self._lowest = rate if rate <= self._peak / RESTART_FACTOR else None
+            elif 0 < rate >= RESTART_FACTOR * self._lowest:
+                found.append(step)
+                self._peak, self._lowest = rate, None
+            else:
+                self._lowest = min(self._lowest, rate)
+        return found
+
+
+class StepRecorder(keras.metrics.Metric):
+    """Every training step as a row of a ring buffer; of a validation, the means.
+
+    It shows nothing in the logs of `fit` (its result is empty), and so costs nothing there.
+
+    Args:
+        plain_loss: Of labels and outputs.
+        capacity: Rows of the buffer.
+        num_columns: Columns of the buffer.
+        metrics: What a validation is judged by beside the loss.
+    """
+
+    def __init__(
+        self, plain_loss: Any, *, capacity: int, num_columns: int, metrics: Sequence[keras.metrics.Metric]
+    ) -> None:
+        super().__init__(name="stability_recorder")
+        if plain_loss is None:
+            raise TypeError("the model was compiled without a loss")
+        self.plain_loss = plain_loss
+        self.loss = keras.metrics.Mean(name="validation_loss")
+        self.validation_metrics = list(metrics)
+        self.rows = self.add_variable(shape=(capacity, num_columns), initializer="zeros", dtype="float32", name="rows")
+        self.count = self.add_variable(shape=(), initializer="zeros", dtype="int32", name="count")
+        self._noted: tuple[Any, ...] | None = None
+        self._marked = 0
+
+    def note(self, noted: list[Any]) -> None:
+        """What is known of the update whose loss the next `update_state` brings: gradient norm, rate, probes."""
+        # As tensors: Keras takes a variable in an attribute for one of the metric's own.
+        self._noted = tuple(keras.ops.convert_to_tensor(value, dtype="float32") for value in noted)
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Record one batch: of a training if there was an update, else of a validation."""
+        noted, self._noted = self._noted, None
+        # Without weights and regularisation terms.
+        loss = self.plain_loss(y_true, y_pred)
+        num_samples = keras.ops.shape(keras.tree.flatten(y_pred)[0])[0]
+        if noted is None:
+            self.loss.update_state(loss, sample_weight=num_samples)
+            for metric in self.validation_metrics:
+                metric.update_state(y_true, y_pred)
+        else:
+            self._write([loss, num_samples, *noted])
+
+    def _write(self, values: list[Any]) -> None:
+        row = keras.ops.stack([keras.ops.cast(value, "float32") for value in values])
+        position = keras.ops.mod(self.count.value, int(self.rows.shape[0]))
+        # Not `slice_update`: its kernel costs 0.1 ms under TensorFlow (measured: benchmarks/monitor_overhead.py).
+        rows = keras.ops.scatter_update(self.rows.value, keras.ops.reshape(position, (1, 1)), row[None])
+        self.rows.assign(rows)
         self.count.assign_add(1)
 
-    def read(self) -> FloatArray:
-        """What was written since the mark, at most one buffer full."""
-        total = int(keras.ops.convert_to_numpy(self.count.value))
-        new = min(total - self.marked, self.capacity)
-        values = keras.ops.convert_to_numpy(self.values.value)
-        return np.asarray(values[(total - new + np.arange(new)) % self.capacity], dtype=float)
-
-    def mark(self) -> None:
-        self.marked = int(keras.ops.convert_to_numpy(self.count.value))
-
-    @property
-    def variables(self) -> list[Any]:
-        return [self.values, self.count]
-
-
-class LossRing(keras.metrics.Mean):
-    """Mean plain loss as a metric, and every single value in a ring buffer."""
-
-    def __init__(self, model: Any, capacity: int) -> None:
-        super().__init__(name=PLAIN_LOSS)
-        if model._compile_loss is None:
-            raise TypeError("the model was compiled without a loss")
-        self._model_loss: Callable[..., Any] = model._compile_loss
-        values = self.add_variable(shape=(capacity,), initializer="zeros", dtype="float32", name="losses")
-        self._ring = _Ring(values, self.add_variable(shape=(), initializer="zeros", dtype="int32", name="count"))
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Compute the batch's loss without weights and regularisation terms, and keep it."""
-        loss = self._model_loss(y_true, y_pred)
-        first = keras.tree.flatten(y_pred)[0]
-        super().update_state(loss, sample_weight=keras.ops.shape(first)[0])
-        self._ring.write(loss)
+    def result(self) -> dict[str, Any]:
+        """Nothing for the logs."""
+        return {}
 
     def reset_state(self) -> None:
-        """Start a new mean; the ring buffer goes on."""
-        self.total.assign(0.0)
-        self.count.assign(0.0)
+        """Start new means; the ring buffer goes on."""
+        for metric in (self.loss, *self.validation_metrics):
+            metric.reset_state()
 
     def mark(self) -> None:
         """What is written from now on is what `since_mark` returns."""
-        self._ring.mark()
+        self._noted = None
+        self._marked = int(keras.ops.convert_to_numpy(self.count.value))
 
     def since_mark(self) -> FloatArray:
-        """The batch losses since the mark; shape (steps,)."""
-        return self._ring.read()
+        """The steps since the mark, at most one buffer full; shape (steps, columns)."""
+        total = int(keras.ops.convert_to_numpy(self.count.value))
+        capacity = int(self.rows.shape[0])
+        new = min(total - self._marked, capacity)
+        rows = keras.ops.convert_to_numpy(self.rows.value)
+        return np.asarray(rows[(total - new + np.arange(new)) % capacity], dtype=float)
 
-    @property
-    def buffers(self) -> list[Any]:
-        """The variables that are written to."""
-        return self._ring.variables
-
-
-class GradientRing:
-    """Global gradient norm of every step, recorded inside the optimizer's `apply`."""
-
-    def __init__(self, optimizer: Any, capacity: int) -> None:
-        self._optimizer = optimizer
-        with keras.name_scope(optimizer.name):
-            values = optimizer.add_variable(shape=(capacity,), initializer="zeros", dtype="float32", name="grad_norms")
-            count = optimizer.add_variable(shape=(), initializer="zeros", dtype="int32", name="grad_norm_count")
-        self._ring = _Ring(values, count)
-        apply = optimizer.apply
-
-        def recording_apply(grads: Any, trainable_variables: Any = None) -> Any:
-            self._ring.write(_global_norm(grads))
-            return apply(grads, trainable_variables)
-
-        optimizer.apply = recording_apply
-
-    def mark(self) -> None:
-        """What is written from now on is what `since_mark` returns."""
-        self._ring.mark()
-
-    def since_mark(self) -> FloatArray:
-        """The gradient norms since the mark; shape (steps,)."""
-        return self._ring.read()
-
-    @property
-    def buffers(self) -> list[Any]:
-        """The variables that are written to."""
-        return self._ring.variables
-
-    def remove(self) -> None:
-        """Take the recorder and its variables out of the optimizer again."""
-        del self._optimizer.apply
-        for variable in (self._ring.values, self._ring.count):
-            _remove_identical(self._optimizer._variables, variable)
-
-
-class PlainAccuracy(keras.metrics.Mean):
-    """Share of right answers, whatever form labels and outputs have.
-
-    Args:
-        threshold: From which on a single output unit answers class 1: 0.5 for a probability, 0 for a logit.
-    """
-
-    def __init__(self, *, threshold: float = 0.5) -> None:
-        super().__init__(name="accuracy")
-        self._threshold = threshold
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count one batch."""
-        labels, answers = _codes(y_true, y_pred, self._threshold)
-        super().update_state(keras.ops.cast(keras.ops.equal(labels, answers), "float32"))
-
-
-class BalancedAccuracy(keras.metrics.Metric):
-    """Mean recall of the classes that occur.
-
-    Args:
-        num_classes: Number of classes.
-        threshold: As for `PlainAccuracy`.
-    """
-
-    def __init__(self, num_classes: int, *, threshold: float = 0.5) -> None:
-        super().__init__(name="balanced_accuracy")
-        self._threshold = threshold
-        self._num_classes = num_classes
-        self.right = self.add_variable(shape=(num_classes,), initializer="zeros", name="right")
-        self.seen = self.add_variable(shape=(num_classes,), initializer="zeros", name="seen")
-
-    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count one batch."""
-        labels, answers = _codes(y_true, y_pred, self._threshold)
-        rows = keras.ops.one_hot(labels, self._num_classes, dtype="float32")
-        hits = keras.ops.cast(keras.ops.equal(labels, answers), "float32")
-        self.seen.assign_add(keras.ops.sum(rows, axis=0))
-        self.right.assign_add(keras.ops.sum(rows * hits[:, None], axis=0))
-
-    def result(self) -> Any:
-        """Mean over classes of right / seen."""
-        occurring = keras.ops.cast(self.seen.value > 0, "float32")
-        recall = self.right.value / keras.ops.maximum(self.seen.value, 1.0)
-        return keras.ops.sum(recall) / keras.ops.maximum(keras.ops.sum(occurring), 1.0)
-
-
-def _codes(y_true: Any, y_pred: Any, threshold: float) -> tuple[Any, Any]:
-    """Class codes of labels (codes or one-hot) and outputs (probabilities or logits, of each class or of one)."""
-    outputs = keras.ops.convert_to_tensor(y_pred)
-    labels = keras.ops.convert_to_tensor(y_true)
-    num_outputs = outputs.shape[-1]
-    if num_outputs == 1:
-        answers = keras.ops.cast(keras.ops.reshape(outputs, (-1,)) > threshold, "int32")
-        return keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), answers
-    answers = keras.ops.cast(keras.ops.argmax(outputs, axis=-1), "int32")
-    if len(labels.shape) == len(outputs.shape) and labels.shape[-1] == num_outputs:
-        return keras.ops.cast(keras.ops.argmax(labels, axis=-1), "int32"), answers
-    return keras.ops.cast(keras.ops.reshape(labels, (-1,)), "int32"), answers
-
-
-def _global_norm(grads: Any) -> Any:
-    """Euclidean norm over all gradients; sparse ones (embeddings) by their values."""
-    squares = [
-        keras.ops.sum(keras.ops.square(keras.ops.cast(getattr(grad, "values", grad), "float32")))
-        for grad in grads
-        if grad is not None
-    ]
-    return keras.ops.sqrt(sum(squares[1:], squares[0])) if squares else keras.ops.zeros(())
+    def validation(self) -> dict[str, float]:
+        """Plain loss and metrics of the validation that was just made."""
+        means = {"validation_loss": self.loss} | {metric.name: metric for metric in self.validation_metrics}
+        return {name: float(keras.ops.convert_to_numpy(metric.result())) for name, metric in means.items()}
 
 
 def _learning_rate(optimizer: Any) -> float:
-    """Rate of the last step; a schedule is evaluated by Keras."""
-    return float(keras.ops.convert_to_numpy(optimizer.learning_rate)) if optimizer is not None else math.nan
+    """Rate of the next step; a schedule is evaluated by Keras."""
+    return float(keras.ops.convert_to_tensor(optimizer.learning_rate)) if optimizer is not None else math.nan
 
 
-def _remove_identical(items: list[Any], item: Any) -> None:
-    """Remove by identity: Keras variables compare element by element."""
-    del items[next(index for index, other in enumerate(items) if other is item)]
+def _weighted_mean(steps: FloatArray) -> float:
+    """Mean plain loss over the samples of an epoch."""
+    return float(np.average(steps[:, LOSS], weights=steps[:, NUM_SAMPLES]))
 
 
-def _concatenate(parts: list[FloatArray]) -> FloatArray:
-    return np.concatenate(parts) if parts else np.empty(0)
+def _by_name(channels: list[dict[str, float]]) -> dict[str, FloatArray]:
+    """Channels of all epochs by name, without those that never said anything."""
+    names = dict.fromkeys(name for found in channels for name in found)
+    series = {name: np.array([found.get(name, math.nan) for found in channels]) for name in names}
+    return {name: values for name, values in series.items() if not np.all(np.isnan(values))}
 
 
 def _first_finite(values: FloatArray) -> float:
