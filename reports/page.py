@@ -13,6 +13,7 @@ from reports import curves, figures, formats, landscape, parameters, shell, stan
 from tuner.config import SearchConfig, dump_config
 from tuner.errors import RunError
 from tuner.records import DatasetRecord, Finding, Trace, TrialRecord
+from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, rank
 from tuner.store import RunFolder, write_text
 
@@ -102,6 +103,7 @@ def render(
         "commands": _commands(run, config, best, environment),
         "parts": standings.PARTS,
         "stable": STABLE,
+        "small_margin": f"{SMALL_MARGIN:g}",
         "metric_name": summary.METRIC_NAMES[dataset.metric],
         "max_open": MAX_ROWS_OPEN,
         "plots": plots.sources,
@@ -154,6 +156,7 @@ class _Row:
     validation_loss: str
     objective: str
     stability: str
+    margin: str
     standing: standings.Band
     symbol: str
     instability: str
@@ -203,11 +206,18 @@ def _summary(
 
 def _best(best: TrialRecord, run: str, config: SearchConfig, dataset: DatasetRecord) -> dict[str, Any]:
     fixed = {name: str(value) for name, value in best.hyperparameters.items() if value is not None}
-    words = ["python", "-m", "tuner", "search", *_data_words(config), *_option_words(config, skip=("trials",))]
+    words = [
+        "python",
+        "-m",
+        "tuner",
+        "search",
+        *_data_words(config),
+        *_option_words(config, skip=("trials", "lr_range")),
+    ]
     words += ["--trials", "1", "--run", f"{run}-repeat"]
     for name, value in fixed.items():
         words += ["--fix", f"{name}={value}"]
-    repeated = config.model_copy(update={"fix": fixed, "range": {}, "trials": 1})
+    repeated = config.model_copy(update={"fix": fixed, "range": {}, "lr_range": "space", "trials": 1})
     seed_run = standings.shown_run(best)
     return {
         "trial": best.number,
@@ -235,6 +245,7 @@ def _row(place: int, trial: TrialRecord, config: SearchConfig, dataset: DatasetR
         validation_loss=formats.number(standings.validation_loss(trial)),
         objective=formats.fixed(trial.objective) if config.objective == "stable" else formats.number(trial.objective),
         stability=formats.fixed(trial.stability) if is_known else formats.MISSING,
+        margin=trial.margin.text if trial.margin else formats.MISSING,
         standing=standing,
         symbol=figures.band_symbol(standing),
         instability=formats.fixed(score.instability) if score and is_known else formats.MISSING,

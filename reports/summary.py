@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from reports.formats import MISSING, compact, duration, fixed, number, percent, plural
 from reports.standings import Band, band, largest_part, metric_spread, metric_value, shown_run
 from tuner.config import SearchConfig
-from tuner.records import DatasetRecord, Outcome, TrialRecord
+from tuner.records import DatasetRecord, Outcome, StabilityMargin, TrialRecord
+from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE
 
 __all__ = [
@@ -79,6 +80,18 @@ def confirmation_sentence(trial: TrialRecord) -> str:
     return f"It is confirmed on {len(trial.fresh_runs)} fresh seeds that the search did not choose by; {outcome}."
 
 
+def margin_sentence(margin: StabilityMargin) -> str:
+    """How far the configuration is from the edge, and what a small distance means."""
+    told = f"Its stability margin is {margin.text}: "
+    if margin.sweep.is_bound:
+        told += "a sweep of the learning rate could not break it on every seed."
+    else:
+        told += f"a sweep of the learning rate broke it at {compact(margin.sweep.diverging_rate)}."
+    if margin.ratio >= SMALL_MARGIN:
+        return told
+    return f"{told} That is small (below x{SMALL_MARGIN:g}): another seed may fail; prefer a lower learning rate."
+
+
 def stability_meaning(trial: TrialRecord) -> str:
     """What the stability of a trial means, in a sentence."""
     run, standing = shown_run(trial), band(trial)
@@ -119,6 +132,8 @@ def best_sentences(ranked: Sequence[TrialRecord], dataset: DatasetRecord) -> lis
     if run is not None and run.score.not_assessed and band(best) is not Band.NOT_ASSESSED:
         sentences.append(f"Not assessed: {'; '.join(run.score.not_assessed)}.")
     sentences.append(confirmation_sentence(best))
+    if best.margin:
+        sentences.append(margin_sentence(best.margin))
     return sentences
 
 

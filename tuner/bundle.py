@@ -51,6 +51,7 @@ class BundleConfig:
         stability: S of the exported training.
         fresh_errors: Validation error of each training on a fresh seed that did not fail; empty if not confirmed.
         num_fresh_failed: Trainings on fresh seeds that failed.
+        margin: Stability margin in words, such as `x37`; empty if it was not measured.
     """
 
     run: str
@@ -70,6 +71,7 @@ class BundleConfig:
     stability: float
     fresh_errors: tuple[float, ...] = ()
     num_fresh_failed: int = 0
+    margin: str = ""
     planned_epochs: int | None = None
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1

@@ -115,6 +115,8 @@ def _field_option(name: str) -> Callable[..., Any]:
     help_text = field.description
     if name in _REPEATED:
         return click.option(flag, name, multiple=True, metavar="NAME=VALUE", help=help_text)
+    if field.annotation is bool and field.default:
+        return click.option(f"--no-{flag.removeprefix('--')}", name, flag_value=False, default=True, help=help_text)
     if field.annotation is bool:
         return click.option(flag, name, is_flag=True, help=help_text)
     if name == "time_limit":
@@ -235,6 +237,7 @@ def _run(
 
                 def tick() -> None:
                     trials = load_trials(folder)
+                    live.show_range(folder.load_rate_range())
                     live.update(trials, folder.load_confirm_plan())
                     log.update(trials)
 
@@ -362,6 +365,8 @@ def status(run: Path, as_json: bool) -> None:
     finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
     told = f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
+    if found := folder.load_rate_range():
+        console.print(progress.range_line(found), highlight=False, markup=False, soft_wrap=True)
     if not is_supervised and not is_finished(folder, config):
         console.print("Not running now; the same search command goes on.")
     for trial in trials:
@@ -429,16 +434,24 @@ def predict(bundle: Path, data: str, output: Path) -> None:
     help="Another seed of the initial weights and the order; by default the exported one.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
+@click.option("--no-guard", is_flag=True, help="Do not roll the training back when its loss spikes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 @click.pass_context
 def train(
-    context: click.Context, /, config: Path, data: str | None, seed: int | None, output: Path | None, as_json: bool
+    context: click.Context,
+    /,
+    config: Path,
+    data: str | None,
+    seed: int | None,
+    output: Path | None,
+    no_guard: bool,
+    as_json: bool,
 ) -> None:
     """Train an exported configuration again: CONFIG is a bundle or its config.yaml."""
     with _quiet_tensorflow():
         from tuner.retrain import train_again
 
-        outcome = train_again(config, data, seed=seed, output=output)
+        outcome = train_again(config, data, seed=seed, output=output, is_guarded=not no_guard)
     for name, value in outcome.items():
         _say(f"{name}: {value}")
     if output is not None and "bundle" not in outcome:

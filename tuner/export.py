@@ -185,6 +185,7 @@ def _trained_model(folder: RunFolder, dataset: DatasetRecord, record: TrialRecor
         seed=run.seed,
         trial=record.number,
         seed_index=run.seed_index,
+        is_guarded=folder.load_config().guard,
     )
     if training.model is None:
         raise RunError(
@@ -232,6 +233,7 @@ def _bundle_config(
         stability=run.score.stability,
         fresh_errors=tuple(each.error for each in fresh if each.error is not None),
         num_fresh_failed=sum(each.outcome.is_failed for each in fresh),
+        margin=record.margin.text if record.margin else "",
         versions=package_versions(),
     )
 

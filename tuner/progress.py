@@ -22,8 +22,18 @@ from rich.table import Table
 from rich.text import Text
 
 from tuner.config import SearchConfig
-from tuner.records import FINISHED_OUTCOMES, ConfirmPlan, DatasetRecord, Outcome, SeedRun, TrialRecord
+from tuner.records import (
+    FINISHED_OUTCOMES,
+    ConfirmPlan,
+    DatasetRecord,
+    Outcome,
+    RateRange,
+    SeedRun,
+    StabilityMargin,
+    TrialRecord,
+)
 from tuner.search.plan import SEEDS
+from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.store import storage_errors
 
@@ -35,6 +45,7 @@ __all__ = [
     "duration",
     "leaders_table",
     "metric_text",
+    "range_line",
     "result",
     "summary_lines",
 ]
@@ -76,6 +87,7 @@ class Progress:
         self._shown: set[int] = set()
         self._fresh_shown: set[tuple[int, int]] = set()
         self._finished_before: int | None = None
+        self._range_is_shown = False
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal and detail != "quiet"
@@ -114,6 +126,12 @@ class Progress:
         if self._live:
             self._live.update(self._picture(trials, len(finished), best, plan))
 
+    def show_range(self, found: RateRange | None) -> None:
+        """Say once which learning-rate range the search has measured."""
+        if found is not None and not self._range_is_shown and self._detail != "quiet":
+            self._range_is_shown = True
+            self._console.print(range_line(found), highlight=False, markup=False, soft_wrap=True)
+
     def _show_epochs(self, trials: Sequence[TrialRecord]) -> None:
         for trial in trials:
             shown = self._epochs_shown.get(trial.number, len(trial.epoch_losses) if trial.number in self._shown else 0)
@@ -144,7 +162,8 @@ class Progress:
                 Text(f"trial {trial.number}: epoch {len(losses) + 1} of {self._config.epochs}{last}", style="dim")
             )
         if not running and plan is None and num_finished < self._config.trials:
-            lines.append(Text("starting the worker (loading TensorFlow) ...", style="dim"))
+            sweeping = ", then sweeping the learning rate" if self._config.lr_range == "auto" else ""
+            lines.append(Text(f"starting the worker (loading TensorFlow){sweeping} ...", style="dim"))
         if best is not None:
             lines.append(Text(f"best so far: trial {best.number}, {metric_text(best)}"))
         return Group(*lines)
@@ -282,17 +301,28 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
     return [*lines, f"judged by {judged[dataset.metric]}; a constant answer has error {dataset.chance_error:.3f}"]
 
 
+def range_line(found: RateRange) -> str:
+    """The learning-rate range that sweeps proposed, in a line."""
+    rates = ", ".join(f"{'above ' if sweep.is_bound else ''}{sweep.diverging_rate:.2g}" for sweep in found.sweeps)
+    return (
+        f"learning rate: {found.low:g} to {found.high:g}, from sweeps of {len(found.sweeps)} configurations, which "
+        f"broke at {rates} (another range: --range learning_rate=LOW:HIGH without --lr-range)"
+    )
+
+
 def leaders_table(trials: Sequence[TrialRecord]) -> Table:
     """The best finished trials as a table."""
     table = Table(box=box.SIMPLE_HEAD)
-    for heading, justify in (("trial", "right"), ("objective", "right"), ("stability", "right"), ("result", "left")):
-        table.add_column(heading, justify=justify)  # type: ignore[arg-type]
+    for heading in ("trial", "objective", "stability", "margin"):
+        table.add_column(heading, justify="right")
+    table.add_column("result")
     for trial in rank(trials)[:NUM_LEADERS]:
         stability = "" if trial.stability is None else f"{trial.stability:.2f}"
         told = _metrics_text(trial) if trial.seed_runs and not trial.outcome.is_failed else _failure_text(trial)
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
         # Text: messages of exceptions have brackets in them, which rich would take for markup.
-        table.add_row(str(trial.number), objective, stability, Text(told))
+        margin = trial.margin.text if trial.margin else ""
+        table.add_row(str(trial.number), objective, stability, margin, Text(told))
     return table
 
 
@@ -312,6 +342,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             if stability >= STABLE
             else f"Not stable (below {STABLE}): try more trials, or lower rates with --range learning_rate=...",
         ]
+        lines += [_margin_line(best.margin)] if best.margin else []
         calmer = next((trial for trial in rivals(trials) if (trial.stability or -1.0) >= STABLE), None)
         if stability < STABLE and calmer is not None:
             lines.append(
@@ -336,6 +367,15 @@ def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float) -> dict
     }
 
 
+def _margin_line(margin: StabilityMargin) -> str:
+    """The stability margin of the best configuration, with a warning if it is small."""
+    how = "the sweep did not break it" if margin.sweep.is_bound else f"broke at {margin.sweep.diverging_rate:.2g}"
+    line = f"Margin: {margin.text} (learning rate up to {margin.peak_rate:.2g}; {how})"
+    if margin.ratio >= SMALL_MARGIN:
+        return line
+    return f"{line}. Small (below x{SMALL_MARGIN:g}): another seed may fail; prefer a lower learning rate."
+
+
 def _best(best: TrialRecord) -> dict[str, Any]:
     metrics = median_seed_run(best).metrics if best.seed_runs else {}
     errors = [run.error for run in best.fresh_runs if run.error is not None]
@@ -350,9 +390,21 @@ def _best(best: TrialRecord) -> dict[str, Any]:
         "hyperparameters": best.hyperparameters,
         "objective": best.objective,
         "stability": best.stability,
+        "margin": _margin(best.margin),
         **{name: _finite(value) for name, value in metrics.items() if name.startswith("val_")},
         "confirmed": best.is_confirmed,
         **({"fresh": fresh} if best.is_confirmed else {}),
+    }
+
+
+def _margin(margin: StabilityMargin | None) -> dict[str, Any] | None:
+    if margin is None:
+        return None
+    return {
+        "ratio": margin.ratio,
+        "is_lower_bound": margin.sweep.is_bound,
+        "diverging_rate": margin.sweep.diverging_rate,
+        "peak_rate": margin.peak_rate,
     }
 
 
