@@ -132,8 +132,12 @@ HOSTILE = [
     ({"x": pixels(40, 9, 9), "y": Y * 0}, {}, "Y of 'a.npz' holds only the class '0'"),
     ({"x": pixels(40, 9, 9), "y": pixels(40, 3)}, {}, r"y of 'a.npz' has shape \(40, 3\).*Several targets"),
     ({"x": pixels(40, 9, 9), "y": Y, "class_names": ["a"]}, {}, "holds '1', but class_names has 1 names"),
-    ({"x": pixels(40, 9, 9), "y": np.arange(40)}, {"task": "classification"}, "40 samples are too few for 40 classes"),
-    ({"x": pixels(40, 9, 9), "y": Y, "y2": Y}, {"target": "y2"}, "--target y2 is for tables: remove it"),
+    (
+        {"x": pixels(40, 9, 9), "y": np.arange(40)},
+        {"task": "classification"},
+        "holds a different label in each of its 40 rows",
+    ),
+    ({"x": pixels(40, 9, 9), "y": Y, "y2": Y}, {"target": "y2"}, "--target y2 is for tables"),
     ({"x": pixels(40, 9, 9), "y": Y}, {"image_size": 9}, "--image-size 9 is for folders of images"),
 ]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data import tables
+from tuner.data import columns
 from tuner.data.sources import ReadOptions, load, load_features
 from tuner.errors import DataError
 
@@ -163,23 +163,23 @@ HOSTILE = [
     (
         "a,b,label\n" + FEATURES,
         {"target": "lable"},
-        r"no column 'lable'\. Columns: a, b, label\. Did you mean 'label'\?",
+        r"no column 'lable'\. Columns: a, b, label\. Did you mean 'label'\? Give one of them with --target",
     ),
-    ("label\n1\n2\n", {}, "has the single column 'label'"),
-    ("a,b,label\n1,x,0\n" + FEATURES, {}, r"column 'b' holds text, 'x' in row 0: remove it or turn it into numbers"),
-    ("a,b,label\n1,2,0\n1,x,0\n1,y,0\n", {}, r"column 'b' holds text, 'x' in row 1, and 1 more"),
-    ("a;b;label\n1;2,5;0\n", {}, r"'2,5' in row 0: that is a decimal comma: write decimal points"),
-    ("a,b,label\n1,,0\n2,,1\n", {}, r"column 'b' has no values at all: remove it"),
-    ("a,b,label\nx,,0\n2,,1\n", {}, r"(?s)column 'a' holds text.*column 'b' has no values"),
-    ("a,b,label\n" + FEATURES + "1,2,3,4,5\n", {}, r"cannot be read as a table: .*Expected 3 fields in line 42, saw 5"),
+    ("label\n1\n2\n", {}, r"has the single column 'label'.*check the separator \(--sep\)"),
+    ("a,b,label\n1,x,0\n" + FEATURES, {}, r"column 'b' holds text, 'x' in row 0: give --na x if .* or give --drop b"),
+    ("a,b,label\n1,x,0\n2,y,1\n" + FEATURES, {}, r"column 'b' holds text, 'x' in row 0, and 1 more"),
+    ("a;b;label\n1;2,5;0\n", {"decimal": "."}, r"'2,5' in row 0: give --decimal , if that is a decimal comma"),
+    ("a,label\n,0\n,1\n", {}, "has no column left to learn from"),
     ("a,b,label\n1,2,\n3,4,\n", {}, r"All rows of column 'label' of 't.csv' are empty"),
     ("a,b,label\n1,2,0\n3,4,0\n", {}, r"Column 'label' of 't.csv' holds only the class '0'"),
     ("a,b,label\n1,2,p\n3,4,q\n", {}, r"2 samples are too few for 2 classes \(p, q\): at least 7"),
     ("a,b,label\n1,2,p\n3,4,q\n", {"task": "regression"}, r"holds text such as 'p' \(row 0\), but regression needs"),
     ("a,b,label\n1,2,0.5\n3,4,0.7\n", {}, r"The data has 2 rows to learn from; at least 10"),
-    ("a,b,label\n" + FEATURES, {"kind": "image"}, "--kind image does not fit tables"),
-    ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video does not fit tables, which can be series"),
-    ("a,b,label\n" + FEATURES, {"image_size": 32}, "--image-size 32 is for folders of images"),
+    ("a,b,label\n" + FEATURES, {"kind": "image"}, "--kind image does not fit tables, which can be series or text"),
+    ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video does not fit tables"),
+    ("a,b,label\n" + FEATURES, {"image_size": 32}, "--image-size 32 is for folders of images: remove it"),
+    ("a,b,label\n" + FEATURES, {"drop": "a,bb"}, r"no column 'bb'.*Did you mean 'b'\? Give one of them with --drop"),
+    ("a,b,label\n" + FEATURES, {"drop": "label", "target": "label"}, "no column 'label'"),
 ]
 
 
@@ -191,16 +191,83 @@ def test_bad_tables_give_one_clear_error(table, text, options, message):
 
 def test_long_text_is_cut_and_many_columns_are_counted(table):
     header = ",".join([f"t{number}" for number in range(30)] + ["label"])
-    row = ",".join(["x" * 100] * 30 + ["0"])
-    with pytest.raises(DataError, match=r"(?s)'x{40}\.\.\.' in row 0.*and 20 more columns"):
-        load(table(f"{header}\n{row}\n"))
+    lines = "".join(",".join([f"{row}" + "x" * 100] * 30 + ["0"]) + "\n" for row in range(30))
+    with pytest.raises(DataError, match=r"(?s)'0x{39}\.\.\.' in row 0, and 29 more.*--text t0.*and 20 more columns"):
+        load(table(f"{header}\n{lines}"))
     with pytest.raises(DataError, match=r"t0, t1, .* \.\.\. t28, t29, label \(31 in all\)"):
-        load(table(f"{header}\n{row}\n"), ReadOptions(target="nothing"))
+        load(table(f"{header}\n{lines}"), ReadOptions(target="nothing"))
 
 
-def test_other_encodings_are_refused(table):
-    with pytest.raises(DataError, match=r"'t.csv' is not UTF-8 text: byte 0xe9 at position 1\. Save it as UTF-8"):
-        load(table("né,label\n1,2\n", encoding="latin-1"))
+def test_missing_marks_are_named(table):
+    text = "a;b;label\n-200;-200,0;0\n1;n.d.;1\n" + "".join(f"{row};{row},5;{row % 2}\n" for row in range(40))
+    found = load(table(text), ReadOptions(na="-200,n.d."))
+    assert np.isnan(found.x[:2]).tolist() == [[True, True], [False, True]]
+    assert found.x[2:4, 1].tolist() == [0.5, 1.5]
+    assert found.spec.reading["na"] == "-200,n.d."
+
+
+def test_missing_marks_leave_rows_without_target_out(table):
+    found = load(table("a,y\n1,-200\n" + "".join(f"{row},{row / 3}\n" for row in range(40))), ReadOptions(na="-200"))
+    assert len(found.y) == 40
+    assert "1 of 41 rows have no target and were left out." in found.notes
+
+
+def test_columns_are_dropped(table):
+    found = load(table("a,b,label\n" + FEATURES), ReadOptions(drop="b"))
+    assert (found.spec.feature_names, found.spec.reading["drop"]) == (("a",), "b")
+
+
+def test_a_column_with_a_comma_in_its_name_is_dropped(table):
+    found = load(table('"a,b",c,label\n' + FEATURES), ReadOptions(drop="a,b"))
+    assert found.spec.feature_names == ("c",)
+
+
+def test_columns_without_values_are_left_out_and_said(table):
+    found = load(table("a,b,label\n" + "".join(f"{row},,{row % 2}\n" for row in range(40))))
+    assert found.spec.feature_names == ("a",)
+    assert "Column b: left out, without any value." in found.notes
+
+
+def words(count):
+    return "a,colour,label\n" + "".join(f"{row},w{row % count:02},{row % 2}\n" for row in range(400))
+
+
+def test_words_become_a_column_for_each(table):
+    found = load(table(words(3)))
+    assert found.spec.feature_names == ("a", "colour=w00", "colour=w01", "colour=w02")
+    assert found.x[:4].tolist() == [[0, 1, 0, 0], [1, 0, 1, 0], [2, 0, 0, 1], [3, 1, 0, 0]]
+    assert "Column 'colour' holds 3 different words: a column of 0 and 1 for each." in found.notes
+
+
+def test_twenty_words_are_a_category_and_more_are_not(table):
+    assert load(table(words(20))).x.shape == (400, 21)
+    with pytest.raises(DataError, match=r"'colour' holds text.*21 different words are too many .* give --drop colour"):
+        load(table(words(21)))
+
+
+def test_half_of_a_category_must_be_words(table):
+    def text(num_words):
+        cells = ["red"] * num_words + ["7"] * (10 - num_words)
+        return "a,b,label\n" + "".join(f"{row},{cells[row % 10]},{row % 2}\n" for row in range(40))
+
+    assert load(table(text(5))).spec.feature_names == ("a", "b=7", "b=red")
+    with pytest.raises(DataError, match="give --na red if it stands for a missing value"):
+        load(table(text(4)))
+
+
+def test_words_are_predicted_like_in_training_and_new_ones_are_none_of_them(table):
+    spec = load(table(words(3))).spec
+    x, _ = load_features(table("colour,a\nw02,7\nw09,8\n,9\n"), spec)
+    assert x.tolist() == [[7, 0, 0, 1], [8, 0, 0, 0], [9, 0, 0, 0]]
+    with pytest.raises(DataError, match="has no column 'colour', which the model was trained on"):
+        load_features(table("a\n7\n"), spec)
+
+
+def test_features_with_an_equals_sign_keep_their_column(table):
+    text = "a=b,a,label\n" + "".join(f"{row},{'xy'[row % 2]},{row % 2}\n" for row in range(40))
+    spec = load(table(text)).spec
+    assert spec.feature_names == ("a=b", "a=x", "a=y")
+    assert load_features(table("a=b,a\n7,y\n"), spec)[0].tolist() == [[7, 0, 1]]
 
 
 def test_damaged_parquet(tmp_path):
@@ -209,12 +276,35 @@ def test_damaged_parquet(tmp_path):
         load(str(tmp_path / "t.parquet"))
 
 
-def test_dates_are_named(tmp_path):
-    pd.DataFrame({"when": pd.date_range("2026-01-01", periods=20), "label": [0, 1] * 10}).to_parquet(
-        tmp_path / "t.parquet"
-    )
-    with pytest.raises(DataError, match="column 'when' holds dates such as 2026-01-01"):
-        load(str(tmp_path / "t.parquet"))
+def test_dates_are_left_out_and_said(tmp_path):
+    when = pd.date_range("2026-01-01", periods=20)
+    pd.DataFrame({"when": when, "a": range(20), "label": [0, 1] * 10}).to_parquet(tmp_path / "t.parquet")
+    found = load(str(tmp_path / "t.parquet"))
+    assert found.spec.feature_names == ("a",)
+    assert "Column when: left out, because of dates or times such as '2026-01-01 00:00:00'." in found.notes
+
+
+def test_nothing_but_dates_is_refused(table):
+    with pytest.raises(DataError, match="has no column left to learn from: numbers, categories or text"):
+        load(table("day,label\n" + "".join(f"2026-01-{row + 1:02},{row % 2}\n" for row in range(20))))
+
+
+def test_ten_thousand_columns(table):
+    names = ",".join(f"s{column}" for column in range(10_000))
+    line = ",".join(["1.5"] * 10_000)
+    found = load(table(f"{names},label\n" + "".join(f"{line},{row % 2}\n" for row in range(20))))
+    assert found.x.shape == (20, 10_000)
+
+
+def test_class_for_each_row_is_one_short_error(table):
+    with pytest.raises(DataError, match="holds a different label in each of its 3,000 rows") as caught:
+        load(table("a,label\n" + "".join(f"{row % 7},name{row}\n" for row in range(3000))))
+    assert len(str(caught.value)) < 500
+
+
+def test_labels_that_are_whole_floats_are_classes(table):
+    found = load(table("a,label\n1,\n" + "".join(f"{row},{row % 3}.0\n" for row in range(40))))
+    assert found.spec.class_names == ("0", "1", "2")
 
 
 def test_features_for_prediction_go_by_name(table):
@@ -251,5 +341,22 @@ def test_features_that_do_not_fit(table, text, message):
         load_features(table(text), spec)
 
 
+def test_prediction_reads_other_formats_of_the_same_table(table, tmp_path):
+    text = "a;b;label\n" + "".join(f"{row};{row},25;{'nä' if row % 2 else 'ja'}\n" for row in range(40))
+    spec = load(table(text, encoding="cp1252"), ReadOptions(na="-9")).spec
+    expected = [[1, 0.25], [np.nan, 2.5]]
+    np.testing.assert_array_equal(load_features(table("a;b\n1;0,25\n-9;2,5\n"), spec)[0], expected)
+    np.testing.assert_array_equal(load_features(table("b,a\n0.25,1\n2.5,-9\n", "t.tsv"), spec)[0], expected)
+    np.testing.assert_array_equal(load_features(table("1\t0.25\n-9\t2.5\n", encoding="utf-16"), spec)[0], expected)
+    pd.DataFrame({"b": [0.25, 2.5], "a": [1, -9]}).to_excel(tmp_path / "t.xlsx", index=False)
+    np.testing.assert_array_equal(load_features(str(tmp_path / "t.xlsx"), spec)[0], expected)
+
+
+def test_dates_in_a_column_of_numbers_cannot_be_predicted(table):
+    spec = load(table("a,b,label\n" + FEATURES)).spec
+    with pytest.raises(DataError, match="column 'a' holds dates such as '2026-01-02', not numbers as in training"):
+        load_features(table("a,b\n2026-01-02,1\n"), spec)
+
+
 def test_target_names_are_lower_case():
-    assert all(name == name.lower() for name in tables.TARGET_NAMES)
+    assert all(name == name.lower() for name in columns.TARGET_NAMES)

@@ -14,8 +14,8 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 PACKAGES = ("reports", "search_spaces", "tuner")
-# Used without an import of our own: by pandas for Parquet, by keras-tuner, by Keras as its backend.
-NOT_IMPORTED = {"pyarrow", "six", "tensorflow"}
+# Used without an import of our own: by pandas for Parquet and Excel, by keras-tuner, by Keras as its backend.
+NOT_IMPORTED = {"openpyxl", "pyarrow", "six", "tensorflow"}
 
 
 def lines(text: str) -> list[str]:

@@ -24,7 +24,7 @@ from tuner.data.dataset import Dataset
 from tuner.errors import DataError, did_you_mean
 from tuner.records import DataSpec, Kind
 
-__all__ = ["read", "read_features"]
+__all__ = ["read", "read_features", "read_labelled"]
 
 # A 3-D array of other numbers than uint8 is taken for grey images from this side on, unless it is longer than wide
 # by this factor. Source: convention; scikit-learn's digits have 8 px, sensor series rarely as many channels as steps.
@@ -96,7 +96,13 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
     if len(candidates) != 1 and not usual:
         raise DataError(f"{path.name!r} has the keys {_keys(archive)}; to predict, it needs an array named x.")
     key = candidates[0]
-    x = _numeric(archive[key], key, path)
+    x = _fitting(archive[key], key, path, spec)
+    return x, tuple(f"{key}[{row}]" for row in range(len(x)))
+
+
+def _fitting(x: Array, key: str, path: Path, spec: DataSpec) -> Array:
+    """Samples in the shape of the training data."""
+    x = _numeric(x, key, path)
     if spec.kind == "image" and len(spec.input_shape) == 3 and spec.input_shape[-1] == 1 and x.ndim == 3:
         x = x[..., np.newaxis]
     if x.ndim != len(spec.input_shape) + 1 or x.shape[1:] != spec.input_shape or len(x) == 0:
@@ -104,7 +110,31 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
             f"{key} of {path.name!r} has shape {x.shape}; (samples, {', '.join(map(str, spec.input_shape))}) was "
             "expected, as in training. Bring the samples to that shape."
         )
-    return _compact(x), tuple(f"{key}[{row}]" for row in range(len(x)))
+    return _compact(x)
+
+
+def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...]]:
+    """Read another archive with its targets: a validation or test part.
+
+    Args:
+        path: A .npz file with `x` and `y`, or `x_test` and `y_test`, or `x_train` and `y_train`.
+        spec: How the training data was read.
+
+    Raises:
+        DataError: Arrays are missing or do not fit, or a label is not one of the training data.
+    """
+    archive = _load(path)
+    name = next((y for x, y in (_PAIRS[0], _PAIRS[2], _PAIRS[1]) if x in archive and y in archive), None)
+    if name is None:
+        raise DataError(f"{path.name!r} has the keys {_keys(archive)}; a part needs x and y. Add the one that misses.")
+    x = _fitting(archive[name.replace("y", "x")], name.replace("y", "x"), path, spec)
+    y = _targets(archive[name], name, path)
+    _check_pairs([(name.replace("y", "x"), x, y)], path)
+    present = ~labels.is_missing(y)
+    if "class_names" in archive and spec.task == "classification":
+        y = archive["class_names"].ravel()[y.astype(np.int64)]
+    codes = labels.encode_like(y[present], spec, where=f"{name} of {path.name!r}")
+    return x[present], codes, tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
 
 
 def _load(path: Path) -> dict[str, Array]:

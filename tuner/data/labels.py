@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.errors import DataError
+from tuner.errors import DataError, did_you_mean
+from tuner.records import DataSpec
 
-__all__ = ["CODE_ROWS_PER_CLASS", "FEW_CLASSES", "Labels", "encode", "is_missing"]
+__all__ = ["CODE_ROWS_PER_CLASS", "FEW_CLASSES", "Labels", "encode", "encode_like", "is_missing"]
 
 # Up to this many different whole numbers are taken for classes. Source: convention; ratings, digits and most
 # coded classes have fewer, counts and measurements more.
@@ -24,6 +25,9 @@ FEW_CLASSES = 20
 # More classes than that are believed if their codes have no gap and each has this many samples on average.
 # Source: convention; CIFAR-100 has 500, Banking77 130, and a count that happens to have no gap has few in its tail.
 CODE_ROWS_PER_CLASS = 10
+
+# At most this many labels are named in a message.
+MAX_NAMED = 10
 
 Array = npt.NDArray[Any]
 
@@ -73,6 +77,12 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
             f"{_capital(where)} holds {found}. A classifier needs samples of at least two classes: add the others, "
             "or choose another target."
         )
+    if len(classes) == len(values) > FEW_CLASSES:
+        raise DataError(
+            f"{_capital(where)} holds a different label in each of its {len(values):,} rows, such as "
+            f"{_text(classes[0])!r}. Classes need several samples each: choose another target, or --task regression "
+            "for a target that is a number."
+        )
     if guessed and not names and values.dtype.kind not in "OUSb":
         notes = (
             f"Task: classification, because {where} holds {len(classes)} different whole numbers (--task regression "
@@ -82,6 +92,32 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
     if names:
         class_names = _named(classes, names, where)
     return Labels("classification", codes.astype(np.int64), class_names, notes)
+
+
+def encode_like(values: Array, spec: DataSpec, *, where: str) -> Array:
+    """Turn raw targets of another file into the class codes, or numbers, of the training data.
+
+    Args:
+        values: One target a sample, none missing.
+        spec: How the training data was read.
+        where: What to call them in messages.
+
+    Raises:
+        DataError: A label is not one of the training data, or text where numbers are needed.
+    """
+    if spec.task == "regression":
+        return _numbers(values, where)
+    codes = {name: code for code, name in enumerate(spec.class_names)}
+    names = [_text(value) for value in values.tolist()]
+    unknown = sorted(set(names) - set(codes))
+    if unknown:
+        more = f" and {len(unknown) - MAX_NAMED:,} more" if len(unknown) > MAX_NAMED else ""
+        raise DataError(
+            f"{_capital(where)} holds {', '.join(map(repr, unknown[:MAX_NAMED]))}{more}, which the training data does "
+            f"not have.{did_you_mean(unknown[0], spec.class_names)} Correct these labels, or put samples of them into "
+            "the training data."
+        )
+    return np.array([codes[name] for name in names], np.int64)
 
 
 def is_missing(values: Array) -> npt.NDArray[np.bool_]:

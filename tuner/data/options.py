@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from tuner.config import SearchConfig
+from tuner.records import DataSpec
 
 __all__ = ["READ_KEYS", "ReadOptions"]
 
@@ -21,11 +22,33 @@ class ReadOptions:
     target: str | None = None
     task: str = "auto"
     image_size: int | None = None
+    sample_rate: int | None = None
+    series_id: str | None = None
+    time: str | None = None
+    window: int | None = None
+    stride: int | None = None
+    group: str | None = None
+    split: str = "auto"
+    text: str | None = None
+    drop: str | None = None
+    sep: str | None = None
+    decimal: str = "auto"
+    na: str | None = None
+    encoding: str | None = None
+    validation: str | None = None
+    test: str | None = None
 
     @classmethod
     def of(cls, config: SearchConfig) -> ReadOptions:
         """Those of a configuration."""
         return cls(**{name: getattr(config, name) for name in READ_KEYS})
+
+    @classmethod
+    def repeating(cls, spec: DataSpec) -> ReadOptions:
+        """Those that read other data in the way that `spec` describes."""
+        known = {name: value for name, value in spec.reading.items() if name in READ_KEYS}
+        described = {"kind": spec.kind, "task": spec.task, "target": spec.target}
+        return cls.of(SearchConfig.model_validate(described | known))
 
     @property
     def given(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import arrays, images, split, tables
+from tuner.data import arrays, audio, folders, frames, images, parts, sequences, split, tables
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
@@ -24,26 +24,65 @@ _FORM_NAMES: dict[Form, str] = {
     "npz": "NumPy archives",
     "image_folder": "folders of images",
     "table": "tables",
+    "audio_folder": "folders of sounds",
+    "long_table": "long tables (--series-id)",
+    "recording": "recordings (--window)",
+    "sequence_folder": "folders of tables",
 }
 _KINDS: dict[Form, tuple[Kind, ...]] = {
     "digits": ("image",),
     "npz": ("image", "series"),
     "image_folder": ("image",),
-    "table": ("series",),
+    "table": ("series", "text"),
+    "audio_folder": ("audio",),
+    "long_table": ("series",),
+    "recording": ("series",),
+    "sequence_folder": ("series",),
 }
 
+_TABLES: tuple[Form, ...] = ("table", "long_table", "recording")
+
 # Forms whose targets are always classes.
-_CLASS_FORMS: tuple[Form, ...] = ("digits", "image_folder")
+_CLASS_FORMS: tuple[Form, ...] = ("digits", "image_folder", "audio_folder")
 
 # The forms that an option means something for; an option that is not here suits all.
 _MEANT_FOR: dict[str, tuple[Form, ...]] = {
-    "target": ("table",),
+    "target": (*_TABLES, "sequence_folder"),
+    "text": ("table",),
+    "drop": (*_TABLES, "sequence_folder"),
+    "sep": (*_TABLES, "sequence_folder"),
+    "decimal": (*_TABLES, "sequence_folder"),
+    "na": (*_TABLES, "sequence_folder"),
+    "encoding": (*_TABLES, "sequence_folder"),
+    "series_id": ("long_table", "recording"),
+    "time": _TABLES,
+    "window": ("recording",),
+    "group": (*_TABLES, "image_folder", "audio_folder", "sequence_folder"),
+    "sample_rate": ("audio_folder",),
+    "validation": ("npz", "image_folder", "table"),
+    "test": ("npz", "image_folder", "table"),
     "image_size": ("image_folder",),
+}
+
+# What predictions can be made from, by the form of the training data.
+_PREDICTED_FROM: dict[Form, str] = {
+    "digits": "a .npz file",
+    "npz": "a .npz file",
+    "image_folder": "an image, a folder of images, or a .npz file",
+    "audio_folder": "a sound or a folder of sounds",
+    "table": "a table with the same columns",
+    "text_table": "a table with the same columns",
+    "long_table": "a table with the same columns",
+    "recording": "a table with the same columns",
+    "sequence_folder": "a table with the same columns, or a folder of these",
 }
 
 BY_LOOKING = ReadOptions()
 
-_KNOWN = "a folder with one sub-folder of images per class, or a .npz, .csv, .tsv or .parquet file"
+_KNOWN = (
+    "a folder with one sub-folder of images or sounds per class, a folder of tables, or a .npz, .csv, .tsv, .parquet "
+    "or .xlsx file"
+)
 
 
 def load(source: str | None, options: ReadOptions = BY_LOOKING) -> Dataset:
@@ -57,22 +96,34 @@ def load(source: str | None, options: ReadOptions = BY_LOOKING) -> Dataset:
         DataError: The data cannot be read, or cannot be learned from, as it is.
     """
     path = _existing(source) if source is not None else Path("digits")
-    form = _form(path) if source is not None else "digits"
+    form = _form(path, options) if source is not None else "digits"
     _refuse_options(path, form, options)
-    dataset = _read(path, form, options)
+    dataset = parts.with_parts(_read(path, form, options), _part(options.validation), _part(options.test))
     spec = dataset.spec
     split.check_sizes(dataset.y, task=spec.task, test_rows=dataset.test_rows, class_names=spec.class_names)
     return dataset
+
+
+def _part(source: str | None) -> Path | None:
+    return _existing(source) if source is not None else None
 
 
 def _read(path: Path, form: Form, options: ReadOptions) -> Dataset:
     if form == "digits":
         return _digits()
     if form == "image_folder":
-        return images.read(path, image_size=options.image_size)
+        return images.read(path, options)
+    if form == "audio_folder":
+        return audio.read(path, options)
+    if form == "sequence_folder":
+        return sequences.read_folder(path, options)
+    if form == "long_table":
+        return sequences.read_long(path, options)
+    if form == "recording":
+        return sequences.read_recording(path, options)
     if form == "npz":
         return arrays.read(path, kind=options.kind, task=options.task)
-    return tables.read(path, target=options.target, task=options.task)
+    return tables.read(path, options)
 
 
 def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
@@ -89,22 +140,45 @@ def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[
         DataError: The data cannot be read, or does not fit the model.
     """
     path = _existing(source)
-    if path.is_dir() or path.suffix.lower() in images.IMAGE_SUFFIXES:
-        if spec.kind != "image" or spec.form == "digits":
-            raise DataError(
-                f"{source!r} holds images, but the model was trained on "
-                f"{'8x8 scans with values 0 to 16' if spec.form == 'digits' else 'series'}. Give a "
-                f"{'.npz' if spec.form != 'table' else '.csv, .tsv or .parquet'} file."
-            )
-        return images.read_features(path, spec)
-    if path.suffix.lower() == ".npz":
-        return arrays.read_features(path, spec)
-    if path.suffix.lower() in tables.TABLE_SUFFIXES:
-        if len(spec.input_shape) != 1:
-            shape = "x".join(map(str, spec.input_shape))
-            raise DataError(f"{source!r} is a table, but the model was trained on {shape} samples. Give a .npz file.")
+    found = _contents(path)
+    if found == "tables" and spec.form == "sequence_folder":
+        return sequences.read_folder_features(path, spec)
+    if found == "tables" and path.is_file() and spec.form in ("long_table", "recording"):
+        return sequences.read_table_features(path, spec)
+    if found == "tables" and path.is_file() and spec.form in ("table", "text_table"):
         return tables.read_features(path, spec)
-    raise DataError(_unknown_type(path))
+    if found == "images" and spec.kind == "image" and spec.form != "digits":
+        return images.read_features(path, spec)
+    if found == "sounds" and spec.kind == "audio":
+        return audio.read_features(path, spec)
+    if found == "arrays" and spec.kind in ("image", "series"):
+        return arrays.read_features(path, spec)
+    raise DataError(
+        f"{source!r} holds {found}, but the model was trained on {_trained_on(spec)}. Give "
+        f"{_PREDICTED_FROM[spec.form]}."
+    )
+
+
+def _contents(path: Path) -> str:
+    """What there is to predict in a file or folder."""
+    if path.is_dir():
+        form = _folder_form(path, BY_LOOKING)
+        return {"audio_folder": "sounds", "sequence_folder": "tables"}.get(form, "images")
+    suffix = path.suffix.lower()
+    known = {"arrays": (".npz",), "images": images.IMAGE_SUFFIXES, "sounds": audio.AUDIO_SUFFIXES}
+    known["tables"] = frames.TABLE_SUFFIXES
+    found = next((name for name, suffixes in known.items() if suffix in suffixes), None)
+    if found is None:
+        raise DataError(_unknown_type(path))
+    return found
+
+
+def _trained_on(spec: DataSpec) -> str:
+    if spec.form == "digits":
+        return "8x8 scans with values 0 to 16"
+    if spec.kind in ("image", "audio", "text"):
+        return {"image": "images", "audio": "sounds", "text": "texts"}[spec.kind]
+    return f"series of shape {'x'.join(map(str, spec.input_shape))}"
 
 
 def _existing(source: str) -> Path:
@@ -121,15 +195,27 @@ def _existing(source: str) -> Path:
     raise DataError(f"{source!r} does not exist.{hint} Give {_KNOWN}.")
 
 
-def _form(path: Path) -> Form:
+def _form(path: Path, options: ReadOptions) -> Form:
     if path.is_dir():
-        return "image_folder"
+        return _folder_form(path, options)
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return "npz"
-    if suffix in tables.TABLE_SUFFIXES:
-        return "table"
+    if suffix in frames.TABLE_SUFFIXES:
+        return "recording" if options.window else "long_table" if options.series_id else "table"
     raise DataError(_unknown_type(path))
+
+
+def _folder_form(path: Path, options: ReadOptions) -> Form:
+    """What a folder holds most of; tables only if there are neither images nor sounds."""
+    counts: dict[Form, int] = {
+        "image_folder": folders.count(path, images.IMAGE_SUFFIXES),
+        "audio_folder": folders.count(path, audio.AUDIO_SUFFIXES),
+    }
+    if not any(counts.values()) or options.kind == "series":
+        counts["sequence_folder"] = folders.count(path, frames.TABLE_SUFFIXES)
+    asked = [form for form in counts if options.kind in _KINDS[form] and counts[form]]
+    return max(asked or counts, key=lambda form: counts[form])
 
 
 def _unknown_type(path: Path) -> str:
@@ -144,12 +230,28 @@ def _refuse_options(path: Path, form: Form, options: ReadOptions) -> None:
         problems.append(f"--kind {options.kind} does not fit {_FORM_NAMES[form]}, which can be {_listed(_KINDS[form])}")
     if form in _CLASS_FORMS and options.task == "regression":
         problems.append("--task regression does not fit classes: put the samples and values into a .npz file")
+    problems += _split_problems(form, options)
     for name, value in options.given.items():
         if name in _MEANT_FOR and form not in _MEANT_FOR[name]:
             suited = _listed([_FORM_NAMES[suitable] for suitable in _MEANT_FOR[name]])
             problems.append(f"--{name.replace('_', '-')} {value} is for {suited}: remove it")
     if problems:
         raise DataError(f"{str(path)!r}: {'; '.join(problems)}.")
+
+
+def _split_problems(form: Form, options: ReadOptions) -> list[str]:
+    problems = []
+    if options.stride is not None and options.window is None:
+        problems.append("--stride needs --window")
+    if options.split == "time" and form not in _TABLES:
+        problems.append("--split time needs rows in the order of time: remove it")
+    if options.split == "time" and (options.group or (form == "recording" and options.series_id)):
+        problems.append("--split time cannot keep groups together: remove one of the two")
+    if options.split == "auto" and options.time and options.group and form == "table":
+        problems.append("--time splits a table in time, --group by groups: remove one, or add --split random")
+    if options.split == "random" and form == "recording" and not options.series_id:
+        problems.append("--split random would put windows that overlap on both sides: remove it")
+    return problems
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,39 +1,31 @@
-"""Reader of tables: .csv, .tsv, .parquet with numeric columns and a target column, one sample a row.
+"""Reader of tables with a target column, one sample a row: numbers and categories here, text in `texts`.
 
-The separator is the one of comma, semicolon, tab and bar that gives the first line the most fields; a first line
-of numbers only means that there is no header, and columns are called c0, c1, ... Without `--target` the target is
-the first column with one of the names in `TARGET_NAMES`, else the last column.
+Columns of numbers are taken as they are. A column of words with at most `columns.FEW_VALUES` different ones becomes a
+column of 0 and 1 for each word, named `column=word`. Columns of dates, and those without any value, are left out. All
+of it is said. What is neither is refused, with the option that helps.
 """
 
 from __future__ import annotations
 
-import csv
-import itertools
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import labels
+from tuner.data import columns, frames, labels, roles, texts
 from tuner.data.dataset import Dataset
+from tuner.data.dialect import is_number, is_utf8
+from tuner.data.frames import Table, listed
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE_SUFFIXES", "TARGET_NAMES", "read", "read_features"]
-
-TABLE_SUFFIXES = (".csv", ".parquet", ".tsv", ".txt")
-
-# Column names, in lower case, that mark the target. Source: convention.
-TARGET_NAMES = ("target", "label", "labels", "class", "y", "species", "outcome", "category", "diagnosis")
-
-# Written for a missing value beside what pandas knows (empty, NA, NaN, null ...). Source: the UCI repository's usage.
-MISSING_MARKS = ("?",)
-
-SEPARATORS = (",", ";", "\t", "|")
+__all__ = ["read", "read_features", "read_labelled"]
 
 # At most this many problems or columns are named in a message.
 MAX_NAMED = 10
@@ -41,272 +33,268 @@ MAX_NAMED = 10
 # Characters of an example value in a message.
 MAX_EXAMPLE_LENGTH = 40
 
+# A column of which this share is words is a category; one with fewer is numbers with something wrong in it.
+CATEGORY_FRAC = 0.5
+
 Array = npt.NDArray[Any]
 
 
-def read(path: Path, *, target: str | None, task: str) -> Dataset:
-    """Read features and target.
+def read(path: Path, options: ReadOptions) -> Dataset:
+    """Read features, or text, and target.
 
     Args:
-        path: A .csv, .tsv, .txt or .parquet file.
-        target: Target column, or None to guess it.
-        task: `auto`, `classification` or `regression`.
+        path: A file with one of `frames.TABLE_SUFFIXES`.
+        options: What the user said of it.
 
     Raises:
-        DataError: The file cannot be parsed, the target is missing, or columns are not numeric or have no values.
+        DataError: The file cannot be parsed, the target is missing, or columns hold what cannot be learned from.
     """
-    frame, notes = _load(path)
-    if not len(frame):
-        raise DataError(f"{path.name!r} has no rows below its header. Add data, one sample a row.")
-    if target is None:
-        target = _guess_target(list(frame.columns))
-        notes.append(f"Target: column {target!r} (--target changes it).")
-    elif target not in frame.columns:
-        raise DataError(_no_column(path, target, list(frame.columns), "--target"))
-    if len(frame.columns) < 2:
-        raise DataError(
-            f"{path.name!r} has the single column {target!r}. A target and at least one numeric column were expected; "
-            "check the separator."
-        )
-    where = f"column {target!r} of {path.name!r}"
-    frame, row_numbers = _with_target(frame, target, where, notes)
-    features = frame.drop(columns=target)
-    _refuse_columns(features, path, row_numbers)
-    encoded = labels.encode(_target_values(frame[target]), task=task, where=where)
-    x = _matrix(features)
-    names = tuple(features.columns)
+    table = frames.read(path, options)
+    notes = list(table.notes)
+    frame, target = columns.with_target(table, options.target, notes)
+    roles_of = _named(table, options)
+    features = columns.without_dates(frame.drop(columns=[target, *roles_of.values()], errors="ignore"), notes)
+    if texts.is_meant(features, options):
+        x, spec, kept = texts.build(table, features, options, notes)
+        frame = frame[kept]
+    else:
+        x, spec = _numbers(table, features, notes)
+    where = columns.where_target(target, path)
+    encoded = labels.encode(columns.target_values(frame[target]), task=options.task, where=where)
+    split = {name: value for name, value in options.given.items() if name in ("group", "time", "split")}
     return Dataset(
         name=path.stem,
-        spec=DataSpec("table", "series", encoded.task, (len(names),), encoded.class_names, target, names),
+        spec=dataclasses.replace(
+            spec,
+            task=encoded.task,
+            class_names=encoded.class_names,
+            target=target,
+            reading=spec.reading | split,
+        ),
         x=x,
         y=encoded.y,
-        row_names=tuple(map(str, row_numbers.tolist())),
+        row_names=tuple(map(str, frame.index.tolist())),
+        groups=roles.codes(frame[roles_of["group"]].to_numpy()) if "group" in roles_of else None,
+        order=_order(frame, path, options),
         notes=(*notes, *encoded.notes),
     )
+
+
+def _named(table: Table, options: ReadOptions) -> dict[str, str]:
+    """The columns that `--group` and `--time` name; they are no features."""
+    found = {name: str(value) for name, value in options.given.items() if name in ("group", "time")}
+    for name, column in found.items():
+        if column not in table.frame.columns:
+            raise frames.no_column(table.path, column, list(table.frame.columns), f"--{name}")
+    return found
+
+
+def _order(frame: pd.DataFrame, path: Path, options: ReadOptions) -> npt.NDArray[np.float64] | None:
+    """Place in time of each row, if the split is to be made in time."""
+    if options.split == "random" or (options.time is None and options.split != "time"):
+        return None
+    if options.time is None:
+        return np.arange(len(frame), dtype=np.float64)
+    return roles.places_in_time(frame[options.time], where=f"Column {options.time!r} of {path.name!r}")
 
 
 def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
     """Read rows to predict: the columns of the training data by name; others, the target too, are ignored.
 
     Args:
-        path: A .csv, .tsv, .txt or .parquet file.
+        path: A file with one of `frames.TABLE_SUFFIXES`.
         spec: How the training data was read.
 
     Raises:
         DataError: Columns are missing or hold text.
     """
-    frame, _ = _load(path, keep_blank_rows=True)
-    wanted = list(spec.feature_names) or [f"c{column}" for column in range(spec.input_shape[0])]
-    if not set(wanted) <= set(frame.columns) and len(frame.columns) == len(wanted) and _is_numbered(frame.columns):
-        # A file without header and without target: its columns can only be the features, in order.
-        frame.columns = wanted
-    missing = [name for name in wanted if name not in frame.columns]
+    frame, x = _like_training(path, spec)
+    return x, tuple(map(str, frame.index.tolist()))
+
+
+def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...]]:
+    """Read another file with its targets: a validation or test part. Rows without target are left out.
+
+    Args:
+        path: A file with one of `frames.TABLE_SUFFIXES`.
+        spec: How the training data was read.
+
+    Returns:
+        Samples, targets coded as in the training data, row numbers.
+
+    Raises:
+        DataError: Columns are missing or hold text, or a label is not one of the training data.
+    """
+    frame, x = _like_training(path, spec)
+    target = str(spec.target)
+    if target not in frame.columns:
+        raise frames.no_column(path, target, list(frame.columns), "--target")
+    present = columns.has_target(frame[target])
+    if not present.any():
+        raise DataError(f"All rows of {columns.where_target(target, path)} are empty. Fill them in.")
+    values = columns.target_values(frame[target][present])
+    y = labels.encode_like(values, spec, where=columns.where_target(target, path))
+    return x[present], y, tuple(map(str, frame.index[present].tolist()))
+
+
+def _like_training(path: Path, spec: DataSpec) -> tuple[pd.DataFrame, Array]:
+    """A table that has all columns of the training data, and its samples.
+
+    It is read as the training data was; if that does not fit, by looking.
+    """
+    repeated = dataclasses.replace(ReadOptions.repeating(spec), drop=None)
+    if is_utf8(path):
+        repeated = dataclasses.replace(repeated, encoding=None)
+    problem = None
+    for options in (repeated, ReadOptions(na=repeated.na)):
+        try:
+            frame = frames.read(path, options, to_learn=False).frame
+            if not len(frame):
+                raise DataError(f"{path.name!r} has no rows below its header. Add the samples to predict, one a row.")
+            frame = _named_like_training(frame, path, spec)
+            return frame, _samples(frame, path, spec)
+        except DataError as error:
+            problem = error
+    raise problem or AssertionError
+
+
+def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec) -> pd.DataFrame:
+    """Check that all columns of the training data are there.
+
+    A file without header and without target has them in order.
+    """
+    found = list(map(str, frame.columns))
+    sources = _sources(spec, found)
+    if found == [f"c{column}" for column in range(len(sources))] and not set(sources) <= set(found):
+        frame.columns = sources
+        found = sources
+    missing = [name for name in sources if name not in found]
     if missing:
-        raise DataError(_missing_features(path, missing, list(frame.columns)))
-    if not len(frame):
-        raise DataError(f"{path.name!r} has no rows below its header. Add the samples to predict, one a row.")
-    features = frame[wanted]
-    rows = np.arange(len(frame))
-    _refuse_columns(features, path, rows, refuse_empty=False)
-    return _matrix(features), tuple(map(str, rows.tolist()))
-
-
-def _missing_features(path: Path, missing: list[str], columns: list[str]) -> str:
-    more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
-    return (
-        f"{path.name!r} has no column {', '.join(map(repr, missing[:MAX_NAMED]))}{more}, which the model was trained "
-        f"on. Its columns: {_listed(columns)}.{did_you_mean(missing[0], columns)} Name the columns as in training."
-    )
-
-
-def _load(path: Path, *, keep_blank_rows: bool = False) -> tuple[pd.DataFrame, list[str]]:
-    """The file as a data frame with clean column names, and what was decided."""
-    import pandas as pd
-
-    notes: list[str] = []
-    try:
-        frame = pd.read_parquet(path) if path.suffix.lower() == ".parquet" else _read_text(path, notes)
-    except UnicodeDecodeError as error:
+        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         raise DataError(
-            f"{path.name!r} is not UTF-8 text: byte {error.object[error.start]:#04x} at position {error.start:,}. "
-            "Save it as UTF-8."
-        ) from error
-    except (ValueError, OSError, csv.Error) as error:
-        # pandas and pyarrow derive their parsing errors from ValueError or OSError.
-        raise DataError(
-            f"{path.name!r} cannot be read as a table: {str(error).strip()}. Every row needs the same number of fields "
-            "in a .csv, .tsv or .parquet file."
-        ) from error
-    frame.columns = [str(name).strip() for name in frame.columns]
-    twice = sorted(set(frame.columns[frame.columns.duplicated()]))
-    if twice:
-        raise DataError(f"{path.name!r} has several columns named {_listed(twice)}. Give each column its own name.")
-    frame = frame.reset_index(drop=True)
-    return _without_blanks(frame, notes, keep_blank_rows=keep_blank_rows), notes
-
-
-def _read_text(path: Path, notes: list[str]) -> pd.DataFrame:
-    import pandas as pd
-
-    with path.open(encoding="utf-8-sig", newline="") as stream:
-        lines = list(itertools.islice((line for line in stream if line.strip()), 2))
-    if not lines:
-        raise DataError(f"{path.name!r} is empty. Expected: a header line, then one sample a row.")
-    separator, fields = _separator(lines[0])
-    has_header = not all(_is_number(field) for field in fields)
-    frame = pd.read_csv(
-        path,
-        sep=separator,
-        header=0 if has_header else None,
-        encoding="utf-8-sig",
-        na_values=list(MISSING_MARKS),
-        skipinitialspace=True,
-        low_memory=False,
-    )
-    if not has_header:
-        frame.columns = [f"c{column}" for column in range(len(frame.columns))]
-        notes.append(f"{path.name!r} has no header; its columns are called c0 to c{len(frame.columns) - 1}.")
-    elif len(next(csv.reader(lines[1:], delimiter=separator), fields)) == len(fields) + 1:
-        notes.append("Rows have one field more than the header; the first was taken for a row number and ignored.")
+            f"{path.name!r} has no column {', '.join(map(repr, missing[:MAX_NAMED]))}{more}, which the model was "
+            f"trained on. Its columns: {listed(found)}.{did_you_mean(missing[0], found)} Name the columns as in "
+            "training."
+        )
     return frame
 
 
-def _separator(first_line: str) -> tuple[str, list[str]]:
-    """The separator that gives the most fields, and the fields."""
-    split = {separator: next(csv.reader([first_line], delimiter=separator)) for separator in SEPARATORS}
-    best = max(SEPARATORS, key=lambda separator: len(split[separator]))
-    return best, split[best]
+def _sources(spec: DataSpec, found: list[str]) -> list[str]:
+    """The columns of the file that the features are made of, each once; that of a category is before the `=`."""
+    if spec.form == "text_table":
+        return list(spec.feature_names)
+    return list(dict.fromkeys(_source(name, found) for name in spec.feature_names))
 
 
-def _is_number(field: str) -> bool:
-    try:
-        float(field)
-    except ValueError:
-        return False
-    return True
+def _source(feature: str, found: list[str]) -> str:
+    if feature in found or "=" not in feature:
+        return feature
+    bases = [name for name in found if feature.startswith(f"{name}=")]
+    return max(bases, key=len, default=feature.partition("=")[0])
 
 
-def _is_numbered(columns: pd.Index) -> bool:
-    return list(columns) == [f"c{column}" for column in range(len(columns))]
+def _samples(frame: pd.DataFrame, path: Path, spec: DataSpec) -> Array:
+    if spec.form == "text_table":
+        return texts.joined(frame, list(spec.feature_names))
+    found = list(map(str, frame.columns))
+    numeric = [name for name in spec.feature_names if name in found]
+    _refuse(path, [f"column {name!r} {problem}" for name in numeric if (problem := _text_problem(frame[name]))])
+    return _matrix(frame, spec.feature_names)
 
 
-def _without_blanks(frame: pd.DataFrame, notes: list[str], *, keep_blank_rows: bool) -> pd.DataFrame:
-    """Without nameless empty columns, a nameless first column that only counts rows, and wholly empty rows."""
-    nameless = [name for name in frame.columns if name == "" or name.startswith("Unnamed:")]
-    blank = [name for name in nameless if frame[name].isna().all()]
-    if blank:
-        frame = frame.drop(columns=blank)
-        notes.append(f"{len(blank)} nameless empty columns were ignored.")
-    if nameless and nameless[0] not in blank and frame.columns[0] == nameless[0] and _counts_rows(frame[nameless[0]]):
-        frame = frame.drop(columns=nameless[0])
-        notes.append("The nameless first column only counts the rows, and was ignored.")
-    empty = frame.isna().all(axis=1)
-    if empty.any() and not keep_blank_rows:
-        frame = frame[~empty]
-        notes.append(f"{int(empty.sum()):,} empty rows were left out.")
-    return frame
-
-
-def _counts_rows(column: pd.Series[Any]) -> bool:
-    values = column.to_numpy()
-    return bool(
-        values.dtype.kind in "iu" and len(values) and np.array_equal(values - values[0], np.arange(len(values)))
-    )
-
-
-def _guess_target(columns: list[str]) -> str:
-    lower = [name.lower() for name in columns]
-    return next((columns[lower.index(name)] for name in TARGET_NAMES if name in lower), columns[-1])
-
-
-def _no_column(path: Path, name: str, columns: list[str], option: str) -> str:
-    return (
-        f"{path.name!r} has no column {name!r}. Columns: {_listed(columns)}.{did_you_mean(name, columns)} "
-        f"Give one of them with {option}."
-    )
-
-
-def _listed(columns: list[str]) -> str:
-    if len(columns) <= 2 * MAX_NAMED:
-        return ", ".join(columns)
-    return f"{', '.join(columns[:MAX_NAMED])} ... {', '.join(columns[-3:])} ({len(columns)} in all)"
-
-
-def _with_target(
-    frame: pd.DataFrame, target: str, where: str, notes: list[str]
-) -> tuple[pd.DataFrame, npt.NDArray[np.int64]]:
-    """The rows that have a target, and their row numbers in the file."""
-    missing = frame[target].isna().to_numpy()
-    if missing.all():
-        raise DataError(f"All rows of {where} are empty. Choose another target with --target.")
-    if frame[target].dtype.kind == "f":
-        missing = missing | np.isinf(frame[target].to_numpy())
-    if missing.any():
-        notes.append(f"{int(missing.sum()):,} of {len(frame):,} rows have no target and were left out.")
-        frame = frame[~missing]
-    return frame, frame.index.to_numpy().astype(np.int64)
-
-
-def _target_values(column: pd.Series[Any]) -> Array:
-    import pandas as pd
-
-    if pd.api.types.is_bool_dtype(column):
-        return column.to_numpy(dtype=bool)
-    if pd.api.types.is_numeric_dtype(column):
-        values = column.to_numpy()
-        return values if values.dtype.kind in "iuf" else column.to_numpy(dtype=np.float64)
-    return column.astype(str).to_numpy(dtype=object)
-
-
-def _refuse_columns(
-    features: pd.DataFrame, path: Path, row_numbers: npt.NDArray[np.int64], *, refuse_empty: bool = True
-) -> None:
-    """Raise one error that names every column without numbers."""
+def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Array, DataSpec]:
+    """The matrix of a table of numbers and categories, and how it was read."""
+    is_empty = features.isna().all().to_numpy()
+    if is_empty.any():
+        empty = list(map(str, features.columns[is_empty]))
+        notes.append(f"{'Column' if len(empty) == 1 else 'Columns'} {listed(empty)}: left out, without any value.")
+        features = features.loc[:, ~is_empty]
+    if not features.shape[1]:
+        raise DataError(f"{table.path.name!r} has no column left to learn from: numbers, categories or text.")
+    names: list[str] = []
     problems = []
-    for position in range(features.shape[1]):
-        column = features.iloc[:, position]
-        name = str(features.columns[position])
-        if column.isna().all():
-            if refuse_empty:
-                problems.append(f"column {name!r} has no values at all: remove it")
-        elif (problem := _text_problem(column, row_numbers)) is not None:
+    for name in map(str, features.columns):
+        words = _categories(features[name])
+        if words:
+            notes.append(f"Column {name!r} holds {len(words)} different words: a column of 0 and 1 for each.")
+        elif problem := _text_problem(features[name], name):
             problems.append(f"column {name!r} {problem}")
+        names += [f"{name}={word}" for word in words] or [name]
+    _refuse(table.path, problems)
+    spec = DataSpec(
+        "table", "series", "classification", (len(names),), feature_names=tuple(names), reading=table.reading
+    )
+    return _matrix(features, tuple(names)), spec
+
+
+def _categories(column: pd.Series[Any]) -> list[str]:
+    """The different words of a column that is a category, else none."""
+    num_words = len(columns.text_rows(column))
+    if not num_words or num_words < CATEGORY_FRAC * column.notna().sum() or columns.is_date(column):
+        return []
+    if is_number(str(column.iloc[columns.text_rows(column)[0]])):
+        return []
+    words = sorted(column.dropna().astype(str).unique().tolist())
+    return words if len(words) <= columns.FEW_VALUES else []
+
+
+def _refuse(path: Path, problems: list[str]) -> None:
+    """Raise one error that names every column that is neither numbers nor a category."""
     if problems:
         more = f"\n  and {len(problems) - MAX_NAMED} more columns" if len(problems) > MAX_NAMED else ""
         lines = "".join(f"\n  {problem}" for problem in problems[:MAX_NAMED])
         raise DataError(
-            f"{path.name!r} has columns that are not numeric. Numbers are expected everywhere but in the target."
-            f"{lines}{more}"
+            f"{path.name!r} has columns that are not numeric. Numbers, or categories of at most {columns.FEW_VALUES} "
+            f"different words, are expected everywhere but in the target.{lines}{more}"
         )
 
 
-def _text_problem(column: pd.Series[Any], row_numbers: npt.NDArray[np.int64]) -> str | None:
-    import pandas as pd
-
-    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+def _text_problem(column: pd.Series[Any], name: str | None = None) -> str | None:
+    """What is wrong with a column that should hold numbers; with its name, what can be done in training."""
+    rows = columns.text_rows(column)
+    if columns.is_date(column):
+        return f"holds dates such as {str(column.dropna().iloc[0])!r}, not numbers as in training"
+    if not len(rows):
         return None
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return f"holds dates such as {column.dropna().iloc[0]}: remove it or turn it into numbers"
-    is_text = (pd.to_numeric(column, errors="coerce").isna() & column.notna()).to_numpy()
-    if not is_text.any():
-        return None
-    first = int(is_text.argmax())
-    value = str(column.iloc[first])
+    value = str(column.iloc[rows[0]])
     shown = value if len(value) <= MAX_EXAMPLE_LENGTH else f"{value[:MAX_EXAMPLE_LENGTH]}..."
-    count = int(is_text.sum())
-    hint = "remove it or turn it into numbers"
-    if _is_number(value.replace(",", ".", 1)):
-        hint = "that is a decimal comma: write decimal points"
-    others = "" if count == 1 else f", and {count - 1:,} more"
-    return f"holds text, {shown!r} in row {row_numbers[first]}{others}: {hint}"
+    others = "" if len(rows) == 1 else f", and {len(rows) - 1:,} more"
+    problem = f"holds text, {shown!r} in row {column.index[rows[0]]}{others}"
+    if name is None:
+        return problem
+    return f"{problem}: {_remedy(column, name, value, num_words=len(rows))}"
 
 
-def _matrix(features: pd.DataFrame) -> Array:
-    """float64 (float32 if every column is), missing and infinite values as they are."""
+def _remedy(column: pd.Series[Any], name: str, value: str, *, num_words: int) -> str:
+    if is_number(value):
+        return "give --decimal , if that is a decimal comma"
+    if num_words < CATEGORY_FRAC * column.notna().sum():
+        return f"give --na {value} if it stands for a missing value, correct it, or give --drop {name}"
+    if columns.is_free_text(column):
+        return f"give --text {name} to learn from the text alone, or --drop {name}"
+    return f"{column.nunique():,} different words are too many for a category; give --drop {name}"
+
+
+def _matrix(frame: pd.DataFrame, names: tuple[str, ...]) -> Array:
+    """float64 (float32 if every column is), missing and infinite values as they are; (rows, names)."""
     import pandas as pd
 
-    if all(dtype == np.float32 for dtype in features.dtypes):
-        return np.ascontiguousarray(features.to_numpy())
-    if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in features.dtypes):
-        features = features.apply(pd.to_numeric)
-    return np.ascontiguousarray(features.to_numpy(dtype=np.float64, na_value=np.nan))
+    found = list(map(str, frame.columns))
+    if set(names) <= set(found):
+        chosen = frame[list(names)]
+        if all(dtype == np.float32 for dtype in chosen.dtypes):
+            return np.ascontiguousarray(chosen.to_numpy())
+        if not all(pd.api.types.is_numeric_dtype(dtype) for dtype in chosen.dtypes):
+            chosen = chosen.apply(pd.to_numeric)
+        return np.ascontiguousarray(chosen.to_numpy(dtype=np.float64, na_value=np.nan))
+    return np.stack([_column(frame, name, found) for name in names], axis=1)
+
+
+def _column(frame: pd.DataFrame, name: str, found: list[str]) -> Array:
+    """A column of numbers, or whether a category has the value that the name ends in."""
+    import pandas as pd
+
+    if name in found:
+        return np.asarray(pd.to_numeric(frame[name]).to_numpy(dtype=np.float64, na_value=np.nan))
+    source = _source(name, found)
+    return np.asarray(frame[source].astype(str) == name[len(source) + 1 :], np.float64)
