@@ -136,9 +136,16 @@ class SearchConfig(pydantic.BaseModel):
         le=10,
         description="Weight of a small stability margin in the objective; above 0, each trial is swept.",
     )
+    adapt: bool = pydantic.Field(
+        True,
+        description="Do not narrow the ranges of later trials by what made earlier ones unstable.",
+    )
     algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
     confirm: int = pydantic.Field(
         3, ge=0, le=100, description="Train this many finalists again on three fresh seeds each at the end; 0 for none."
+    )
+    guard: bool = pydantic.Field(
+        False, description="Roll a training back when its loss spikes, find out why, and go on at a cured rate."
     )
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")

@@ -23,7 +23,9 @@ from tuner.training.seedrun import Training
 __all__ = ["train_again"]
 
 
-def train_again(config_file: Path, data: str | None, *, seed: int | None, output: Path | None) -> dict[str, Any]:
+def train_again(
+    config_file: Path, data: str | None, *, seed: int | None, output: Path | None, is_guarded: bool = True
+) -> dict[str, Any]:
     """Train an exported configuration again.
 
     Args:
@@ -31,9 +33,10 @@ def train_again(config_file: Path, data: str | None, *, seed: int | None, output
         data: Path of the data; None for where the search read it.
         seed: Another seed than the exported one.
         output: Folder for the result as a new bundle, or None.
+        is_guarded: Roll the training back when its loss spikes; a sound training has the same numbers with and without.
 
     Returns:
-        Outcome, metrics, stability and seconds by name.
+        Outcome, metrics, stability and seconds by name, and what the guard did, if anything.
 
     Raises:
         BundleError: The configuration cannot be read.
@@ -48,7 +51,7 @@ def train_again(config_file: Path, data: str | None, *, seed: int | None, output
     base = config_file if config_file.is_dir() else config_file.parent
     with tempfile.TemporaryDirectory(prefix="tuner-train-") as workspace:
         folder, dataset = _workspace(config, Path(workspace))
-        training = _train(config, folder, dataset, base)
+        training = _train(config, folder, dataset, base, is_guarded=is_guarded)
         run = training.run
         result = {
             "outcome": str(run.outcome),
@@ -57,6 +60,9 @@ def train_again(config_file: Path, data: str | None, *, seed: int | None, output
             "stability": run.score.stability,
             "seconds": round(run.seconds, 1),
         }
+        actions = [finding.cause for finding in run.findings if finding.code.startswith("guard_")]
+        if actions:
+            result["guard"] = " ".join(actions)
         if run.message:
             result["message"] = run.message
         if output is not None and training.model is not None:
@@ -95,7 +101,9 @@ def _workspace(config: BundleConfig, root: Path) -> tuple[RunFolder, DatasetReco
     return folder, data.record
 
 
-def _train(config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path) -> Training:
+def _train(
+    config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path, *, is_guarded: bool
+) -> Training:
     hypermodel = spaces.load(
         config.space,
         dataset.spec,
@@ -111,6 +119,7 @@ def _train(config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base
         epochs=config.epochs,
         seed=config.seed,
         trial=config.trial,
+        is_guarded=is_guarded,
     )
 
 

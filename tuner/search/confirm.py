@@ -65,6 +65,7 @@ def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: i
         seed=derive_seed(config.seed, trial.number, seed_index),
         trial=trial.number,
         seed_index=seed_index,
+        is_guarded=config.guard,
         data_findings=dataset.findings,
     )
     if training.model is not None:

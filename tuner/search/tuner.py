@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import shutil
 from dataclasses import replace
@@ -18,7 +19,7 @@ from keras_tuner.engine import trial as trial_module
 from tuner.data import labels
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome, Trace
-from tuner.search import spaces
+from tuner.search import adapting, spaces
 from tuner.search.margins import measure_margin
 from tuner.search.oracle import OBJECTIVE, StudyOracle
 from tuner.search.seeds import derive_seed
@@ -52,7 +53,10 @@ class StabilityTuner(keras_tuner.Tuner):
         stability_weight: Weight of instability in `stable`.
         margin_weight: Weight of a small stability margin in the objective; above 0, every trial is swept.
         metric: `accuracy`, `balanced_accuracy`, `loss`, or `auto` from the labels.
+        adapt: Narrow the ranges that later trials are proposed from by what the causes of finished ones agree on; only
+            with the default oracle.
         ends_early: End trials as soon as their outcome is certain; one that over-fits is kept at its best epoch.
+        guard: Roll a training back when its loss spikes, find out why, and go on (see `SpikeGuard`).
         tuner_kwargs: Passed on to `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`, ...
 
     Example:
@@ -73,6 +77,8 @@ class StabilityTuner(keras_tuner.Tuner):
         margin_weight: float = 0.0,
         metric: str = "auto",
         ends_early: bool = True,
+        adapt: bool = True,
+        guard: bool = False,
         **tuner_kwargs: Any,
     ) -> None:
         self.run_folder = RunFolder(
@@ -84,7 +90,8 @@ class StabilityTuner(keras_tuner.Tuner):
             if tuner_kwargs.pop("overwrite", False):
                 shutil.rmtree(self.run_folder.root, ignore_errors=True)
             self.run_folder.root.mkdir(parents=True, exist_ok=True)
-            oracle = StudyOracle(Study(self.run_folder, seed=seed), max_trials=max_trials)
+            narrowed = functools.partial(adapting.adapt, self.run_folder) if adapt else None
+            oracle = StudyOracle(Study(self.run_folder, seed=seed), max_trials=max_trials, adapt=narrowed)
         oracle.objective = OBJECTIVE
         # A failed training has a finite objective, so Keras Tuner's own failure count never grows; ours is below.
         oracle.max_consecutive_failed_trials = 10**9
@@ -95,6 +102,7 @@ class StabilityTuner(keras_tuner.Tuner):
         self._margin_weight = margin_weight
         self._metric = metric
         self._ends_early = ends_early
+        self._is_guarded = guard
         self._errors_in_a_row: list[str] = []
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
             super().__init__(oracle, hypermodel, **tuner_kwargs)
@@ -131,6 +139,7 @@ class StabilityTuner(keras_tuner.Tuner):
             seed=derive_seed(self.search_seed, number, 0),
             trial=number,
             ends_early=self._ends_early,
+            is_guarded=self._is_guarded,
             on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace),
             **fit_kwargs,
         )

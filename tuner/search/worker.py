@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
 import platform
@@ -13,6 +14,7 @@ import keras_tuner
 from keras_tuner.engine import trial as trial_module
 
 from tuner.records import Trace
+from tuner.search.adapting import adapt
 from tuner.search.confirm import confirm
 from tuner.search.context import discover_space, judgement_of, training_data
 from tuner.search.margins import apply_swept_range
@@ -63,7 +65,8 @@ def _search(
 ) -> None:
     config = folder.load_config()
     study = Study(folder, algorithm=config.algorithm, seed=config.seed)
-    oracle = StudyOracle(study, max_trials=config.trials, hyperparameters=space)
+    narrowed = functools.partial(adapt, folder) if config.adapt else None
+    oracle = StudyOracle(study, max_trials=config.trials, hyperparameters=space, adapt=narrowed)
     tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline)
     try:
         tuner.search(epochs=config.epochs, data_findings=folder.load_dataset().findings)
@@ -92,6 +95,7 @@ class StudyTuner(StabilityTuner):
             oracle,
             seed=config.seed,
             margin_weight=config.margin_weight,
+            guard=config.guard,
             directory=str(folder.root.parent),
             project_name=folder.root.name,
         )

@@ -20,8 +20,20 @@ from tuner.stability.signals import (
     running_median,
 )
 
-__all__ = ["FOLLOWING_STEPS", "Alarm", "end_level", "find_alarm", "is_at_chance", "is_better", "stands_out"]
+__all__ = [
+    "FOLLOWING_STEPS",
+    "MAX_RELATIVE_LOSS",
+    "ROLLBACK",
+    "Alarm",
+    "end_level",
+    "find_alarm",
+    "is_at_chance",
+    "is_better",
+    "stands_out",
+]
 
+# Kind of the event of a trace where a training went back to a checkpoint. Source: convention.
+ROLLBACK = "rollback"
 # The median of so many steps must be raised: one batch is no spike. Source: the spike detector.
 FOLLOWING_STEPS = 5
 # Rise of that median above the best level before it, in nats (ln 2 = twice the loss), and in standard errors.

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.records import Outcome, StabilityScore, Trace
+from tuner.stability.alarm import ROLLBACK
 from tuner.stability.ranking import STABLE
 from tuner.stability.score import (
     failed_objective,
@@ -37,6 +38,8 @@ ObjectiveName = Literal["stable", "constrained", "val_loss", "val_accuracy"]
 
 # What the objective `constrained` asks of a training: to be stable.
 CONSTRAINT = STABLE
+# A training that had to be rolled back is not stable, however smooth the rest of it. Source: just below `STABLE`.
+ROLLED_BACK_STABILITY = 0.79
 # Classes more unequal than this are judged by balanced accuracy. Source: convention (3:1).
 BALANCED_FROM_IMBALANCE = 3.0
 
@@ -95,7 +98,7 @@ class Judgement:
             return self.failed(Outcome.DIVERGED, failed_at / max(1, trace.planned_epochs * trace.steps_per_epoch))
         if not trace.validation_loss.size:
             return replace(self.failed(Outcome.ERROR, 0.0), score=score(trace))
-        result = score(trace)
+        result = _with_rollbacks(score(trace), trace)
         outcome = Outcome.NOT_LEARNING if ended_by == "not_learning" else outcome_of(trace)
         error = self.error(trace)
         is_feasible = self.objective != "constrained" or (
@@ -189,6 +192,17 @@ def first_epochs(trace: Trace, count: int) -> Trace:
         metrics={name: values[:count] for name, values in trace.metrics.items()},
         channels={name: values[:count] for name, values in trace.channels.items()},
         events=tuple((step, kind) for step, kind in trace.events if step < steps),
+    )
+
+
+def _with_rollbacks(result: StabilityScore, trace: Trace) -> StabilityScore:
+    """The score of a training that the guard may have rolled back: its spike may be all in what is not judged."""
+    if not any(kind == ROLLBACK for _, kind in trace.events):
+        return result
+    return replace(
+        result,
+        stability=min(result.stability, ROLLED_BACK_STABILITY),
+        instability=max(result.instability, -math.log(ROLLED_BACK_STABILITY)),
     )
 
 

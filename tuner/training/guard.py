@@ -25,17 +25,16 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.records import Finding, FloatArray, Remedy, Trace
-from tuner.stability.alarm import MAX_RELATIVE_LOSS, Alarm, find_alarm
+from tuner.stability.alarm import MAX_RELATIVE_LOSS, ROLLBACK, Alarm, find_alarm
+from tuner.stability.detectors import Verdict
 from tuner.training.gate import Checkpoint, UpdateGate, restore, snapshot
 from tuner.training.hooks import harmless
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import Deal
 from tuner.training.replay import Attempt, Cause, Cure, Passage, Replay, find_cure, is_same_step
 
-__all__ = ["GUARD_EVENT", "SpikeGuard"]
+__all__ = ["SpikeGuard"]
 
-# Kind of the trace's event where the guard went back. Source: convention.
-GUARD_EVENT = "rollback"
 # A training is ended at the spike after this many. Source: the design (at most three times).
 MAX_ACTIONS = 3
 # At the end of an epoch, without probes, the rate is cut to this share. Source: the design (x 0.3 to 0.5); three cuts
@@ -94,6 +93,7 @@ class SpikeGuard(keras.callbacks.Callback):
         self._bad_rows: set[int] = set()
         self._scale = 1.0
         self._num_actions = 0
+        self._has_just_acted = False
         self._first_step = self._since = self._checked = 0
         self._rate = math.inf
         self._is_gap_explained = False
@@ -120,6 +120,18 @@ class SpikeGuard(keras.callbacks.Callback):
         """What its monitor recorded, with what the guard did."""
         return self.trace_of(self._monitor.trace)
 
+    @property
+    def verdict(self) -> Verdict | None:
+        """What it says after an epoch; None: nothing, the detectors may judge.
+
+        After an epoch in which it went back the losses are those of a passage that no longer counts.
+        """
+        if self.failure:
+            return Verdict(True, "divergence", self.failure)
+        if self._has_just_acted:
+            return Verdict(False, "go_on", "The training went back to a checkpoint in this epoch.")
+        return None
+
     def set_model(self, model: Any) -> None:
         """Install the gate; before any recorder, which comes with `set_params`, so that it stays inside of it."""
         super().set_model(model)
@@ -141,6 +153,7 @@ class SpikeGuard(keras.callbacks.Callback):
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Pass it on."""
+        self._has_just_acted = False
         if self._own is not None:
             self._own.on_epoch_begin(epoch, logs)
 
@@ -302,8 +315,9 @@ class SpikeGuard(keras.callbacks.Callback):
 
     def _go_on_from(self, checkpoint: Checkpoint, *, now: int, scale: float) -> None:
         self._num_actions += 1
+        self._has_just_acted = True
         self._set(checkpoint, scale=scale)
-        self._events.append((now, GUARD_EVENT))
+        self._events.append((now, ROLLBACK))
         self._since, self._checkpoints = now, [(now, checkpoint)]
         logger.warning("SpikeGuard: %s", self.findings[-1].cause)
 
@@ -474,7 +488,7 @@ def _without_gaps(trace: Trace) -> Trace:
     norms = np.where(np.isfinite(trace.grad_norm), trace.grad_norm, np.finfo(np.float32).max)
     per_epoch = max(1, trace.steps_per_epoch)
     touched = {int(step) // per_epoch for step in np.flatnonzero(~np.isfinite(trace.step_loss))}
-    touched |= {(step - 1) // per_epoch for step, kind in trace.events if kind == GUARD_EVENT}
+    touched |= {(step - 1) // per_epoch for step, kind in trace.events if kind == ROLLBACK}
 
     def mended(losses: FloatArray) -> FloatArray:
         is_lost = ~np.isfinite(losses) & np.isin(np.arange(len(losses)), list(touched))

@@ -19,6 +19,7 @@ from tuner.stability.detectors import Verdict, detect, verdict
 from tuner.stability.diagnosis import diagnose
 from tuner.stability.judgement import Judgement, first_epochs
 from tuner.stability.score import first_failure
+from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
@@ -87,6 +88,7 @@ class _EpochHook(keras.callbacks.Callback):
 
     Args:
         monitor: Records the training.
+        guard: Of the training, if it has one; before this in the list of callbacks.
         epochs: Its budget.
         ends_early: Also for what is certain but still a number: diverged for good, not learning, over-fitting.
         on_epoch: The caller.
@@ -101,6 +103,7 @@ class _EpochHook(keras.callbacks.Callback):
         self,
         monitor: StabilityMonitor,
         *,
+        guard: SpikeGuard | None,
         epochs: int,
         ends_early: bool,
         on_epoch: Callable[[int, Trace], None] | None,
@@ -110,15 +113,17 @@ class _EpochHook(keras.callbacks.Callback):
         self.best_epoch = -1
         self.best_weights: list[npt.NDArray[Any]] = []
         self._lowest_loss = math.inf
-        self._monitor = monitor
+        self._recorder = guard or monitor
+        self._guard = guard
         self._epochs = epochs
         self._ends_early = ends_early
         self._on_epoch = on_epoch
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        trace = replace(self._monitor.trace, planned_epochs=self._epochs)
-        found = verdict(trace)
-        if found.should_stop and (self._ends_early or first_failure(trace) is not None):
+        trace = replace(self._recorder.trace, planned_epochs=self._epochs)
+        guarded = self._guard.verdict if self._guard else None
+        found = guarded or verdict(trace)
+        if found.should_stop and (self._ends_early or guarded or first_failure(trace) is not None):
             self.verdict = found
             self.model.stop_training = True
         if self._ends_early:
@@ -147,6 +152,7 @@ def train(
     trial: int = 0,
     seed_index: int = 0,
     ends_early: bool = False,
+    is_guarded: bool = False,
     data_findings: Sequence[Finding] = (),
     on_epoch: Callable[[int, Trace], None] | None = None,
     **fit_kwargs: Any,
@@ -163,6 +169,7 @@ def train(
         trial, seed_index: For the record.
         ends_early: End the training after the epoch in which its outcome is certain. One that over-fits gets the
             weights of its best epoch back, and is judged as if it had ended there.
+        is_guarded: Roll the training back when its loss spikes, find out why, and go on; a sound one is not touched.
         data_findings: Of the data audit, as evidence for the causes.
         on_epoch: Called after every epoch with its zero-based number and the trace so far; may raise `StopTraining`.
         fit_kwargs: Passed on to `fit`.
@@ -177,13 +184,14 @@ def train(
         metric=judgement.watched_metric,
         num_classes=judgement.num_classes,
     )
-    hook = _EpochHook(monitor, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
+    guard = SpikeGuard(monitor) if is_guarded else None
+    hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
     model, exception = None, ""
     keras.utils.set_random_seed(seed)
     try:
         model = build_model(hypermodel, hp)
-        reshuffle_every_epoch(model, seed)
-        callbacks = [monitor, hook, *fit_kwargs.pop("callbacks", ())]
+        reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
+        callbacks = [monitor, *([guard] if guard else []), hook, *fit_kwargs.pop("callbacks", ())]
         fit_model(
             hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs
         )
@@ -194,7 +202,7 @@ def train(
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
         exception = f"{type(error).__name__}: {error}"
-    trace = kept = replace(monitor.trace, planned_epochs=epochs)
+    trace = kept = replace((guard or monitor).trace, planned_epochs=epochs)
     ended_by = hook.verdict.code if hook.verdict else ""
     if model is not None and ended_by == "over_fitting" and not exception:
         kept = first_epochs(trace, hook.best_epoch + 1)
@@ -218,7 +226,7 @@ def train(
         message=exception or _message(hook.verdict, trace, kept),
         ended_by=ended_by,
         is_feasible=judged.is_feasible,
-        findings=findings,
+        findings=(*(guard.findings if guard else ()), *findings),
         causes=diagnose(findings, trace=trace, hyperparameters=hp.values, data_findings=data_findings),
     )
     return Training(run, trace, None if judged.outcome.is_failed else model)
