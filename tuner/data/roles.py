@@ -8,20 +8,89 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data.frames import no_column
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["codes", "groups_of_files", "is_part_of_name", "places_in_time"]
+__all__ = [
+    "codes",
+    "column",
+    "groups_of_files",
+    "is_part_of_name",
+    "of_rows",
+    "places_in_time",
+    "reading",
+    "without",
+]
 
 Codes = npt.NDArray[np.int64]
+
+
+def column(frame: pd.DataFrame, path: Path, name: str | None, option: str) -> pd.Series[Any]:
+    """A column that the user named.
+
+    Args:
+        frame: The table.
+        path: Its file.
+        name: Of the column.
+        option: That named it.
+
+    Raises:
+        DataError: There is no such column.
+    """
+    if name is None or name not in frame.columns:
+        raise no_column(path, str(name), list(map(str, frame.columns)), option)
+    return frame[name]
+
+
+def of_rows(
+    frame: pd.DataFrame, path: Path, options: ReadOptions
+) -> tuple[Codes | None, npt.NDArray[np.float64] | None]:
+    """Groups of the rows of a table, and their places in time if it is to be split in time.
+
+    Args:
+        frame: The table.
+        path: Its file.
+        options: `group` and `time` name columns; `split` may ask for the order of the rows.
+
+    Raises:
+        DataError: There are no such columns, or no times in one.
+    """
+    groups = None
+    if options.group is not None:
+        groups = codes(column(frame, path, options.group, "--group").to_numpy())
+    if options.split == "random" or (options.time is None and options.split == "auto"):
+        return groups, None
+    if options.time is None:
+        return groups, np.arange(len(frame), dtype=np.float64)
+    times = column(frame, path, options.time, "--time")
+    return groups, places_in_time(times, where=f"Column {options.time!r} of {path.name!r}")
+
+
+def without(frame: pd.DataFrame, path: Path, options: ReadOptions) -> pd.DataFrame:
+    """A table without the columns of groups and times, which are nothing to learn from.
+
+    Raises:
+        DataError: There are no such columns.
+    """
+    for name, option in ((options.group, "--group"), (options.time, "--time")):
+        if name is not None:
+            column(frame, path, name, option)
+    return frame.drop(columns=[name for name in (options.group, options.time) if name is not None])
+
+
+def reading(options: ReadOptions) -> dict[str, str]:
+    """The options of this module, as `DataSpec.reading` keeps them."""
+    return {name: str(value) for name, value in options.given.items() if name in ("group", "time", "split")}
 
 
 def codes(values: Sequence[Any] | npt.NDArray[Any]) -> Codes:
@@ -87,13 +156,13 @@ def _parts_shown(name: str) -> str:
     return ", ".join(f"part{number} of {name!r} is {part!r}" for number, part in enumerate(_parts(name), start=1))
 
 
-def places_in_time(column: pd.Series[Any], *, where: str) -> npt.NDArray[np.float64]:
+def places_in_time(times: pd.Series[Any], *, where: str) -> npt.NDArray[np.float64]:
     """Times as numbers that can be compared: seconds for dates, numbers as they are.
 
     Text is read as ISO dates, or with the day or the month first, whichever fits all and leaves the rows in order.
 
     Args:
-        column: Numbers, dates, or dates as text.
+        times: Numbers, dates, or dates as text.
         where: What to call it in messages.
 
     Raises:
@@ -101,29 +170,29 @@ def places_in_time(column: pd.Series[Any], *, where: str) -> npt.NDArray[np.floa
     """
     import pandas as pd
 
-    if pd.api.types.is_numeric_dtype(column):
-        times = column.to_numpy(dtype=np.float64, na_value=np.nan)
+    if pd.api.types.is_numeric_dtype(times):
+        places = times.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
-        times = _seconds(column)
-    bad = ~np.isfinite(times)
+        places = _seconds(times)
+    bad = ~np.isfinite(places)
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{where}: {int(bad.sum()):,} of {len(column):,} rows hold no time, such as {str(column.iloc[row])!r} (row "
-            f"{column.index[row]}). Dates or numbers were expected everywhere; mend or remove these rows."
+            f"{where}: {int(bad.sum()):,} of {len(times):,} rows hold no time, such as {str(times.iloc[row])!r} (row "
+            f"{times.index[row]}). Dates or numbers were expected everywhere; mend or remove these rows."
         )
-    return times
+    return places
 
 
-def _seconds(column: pd.Series[Any]) -> npt.NDArray[np.float64]:
+def _seconds(dates: pd.Series[Any]) -> npt.NDArray[np.float64]:
     """Seconds since 1970, NaN where a value is no date."""
     import pandas as pd
 
-    if pd.api.types.is_datetime64_any_dtype(column):
-        return _since_1970(column)
+    if pd.api.types.is_datetime64_any_dtype(dates):
+        return _since_1970(dates)
     readings = []
     for options in ({"format": "ISO8601"}, {"dayfirst": True, "format": "mixed"}, {"format": "mixed"}):
-        times = _since_1970(pd.to_datetime(column.astype(str), errors="coerce", utc=True, **options))
+        times = _since_1970(pd.to_datetime(dates.astype(str), errors="coerce", utc=True, **options))
         readings.append(times)
         if np.isfinite(times).all() and np.all(np.diff(times) >= 0):
             return times

@@ -69,7 +69,7 @@ def read_long(path: Path, options: ReadOptions) -> Dataset:
         rows_of = {name: rows for name, rows in rows_of.items() if name not in without}
     groups = None
     if options.group is not None:
-        of_series = _one_each(_column(frame, path, options.group, "--group"), rows_of, path)
+        of_series = _one_each(roles.column(frame, path, options.group, "--group"), rows_of, path)
         groups = roles.codes(list(of_series.values()))
     return _assembled(
         {name: values[rows] for name, rows in rows_of.items()},
@@ -117,7 +117,9 @@ def read_recording(path: Path, options: ReadOptions) -> Dataset:
         x=values[rows],
         y=encoded.y,
         row_names=_names_of_windows(frame, rows),
-        groups=roles.codes(_column(frame, path, grouping, "--group").iloc[rows[:, 0]].to_numpy()) if grouping else None,
+        groups=roles.codes(roles.column(frame, path, grouping, "--group").iloc[rows[:, 0]].to_numpy())
+        if grouping
+        else None,
         order=None if grouping else rows[:, 0].astype(np.float64),
         span=0.0 if grouping else float(rows.shape[1]),
         notes=(*notes, f"{window_note}; the {how} of a window is its target.", *encoded.notes),
@@ -221,17 +223,11 @@ def _target(table: Table, options: ReadOptions, notes: list[str]) -> str:
     return target
 
 
-def _column(frame: pd.DataFrame, path: Path, name: str | None, option: str) -> pd.Series[Any]:
-    if name is None or name not in frame.columns:
-        raise no_column(path, str(name), list(map(str, frame.columns)), option)
-    return frame[name]
-
-
 def _in_order(frame: pd.DataFrame, path: Path, options: ReadOptions) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
     """The rows in the order of the time column, and their times; without one, as they stand."""
     if options.time is None:
         return frame, np.arange(len(frame), dtype=np.float64)
-    column = _column(frame, path, options.time, "--time")
+    column = roles.column(frame, path, options.time, "--time")
     times = roles.places_in_time(column, where=f"Column {options.time!r} of {path.name!r}")
     order = np.argsort(times, kind="stable")
     return frame.iloc[order], times[order]
@@ -241,7 +237,7 @@ def _rows_of_series(frame: pd.DataFrame, path: Path, options: ReadOptions) -> di
     """Positions of the rows of each series, by its name; without a column of series, all rows are one."""
     if options.series_id is None:
         return {"": np.arange(len(frame))}
-    column = _column(frame, path, options.series_id, "--series-id")
+    column = roles.column(frame, path, options.series_id, "--series-id")
     if column.isna().any():
         row = column.index[int(column.isna().to_numpy().argmax())]
         raise DataError(f"Row {row} of {path.name!r} has no value in column {column.name!r}. Fill it in, or remove it.")
