@@ -53,7 +53,7 @@ def global_norm(tensors: Sequence[Any]) -> Any:
 
 def snapshot(variables: Sequence[Any]) -> list[Any]:
     """The values of the variables before an update; runs in the compiled step."""
-    return [keras.ops.convert_to_tensor(variable) for variable in variables]
+    return [keras.ops.copy(variable) for variable in variables]
 
 
 def update_ratio(before: Sequence[Any], variables: Sequence[Any]) -> Any:
