@@ -87,8 +87,10 @@ def diverging_rate(step_loss: FloatArray, *, grad_norm: FloatArray, chance_loss:
 
 def _smoothed(losses: FloatArray) -> FloatArray:
     """Running median of the last steps; infinite before the first full window."""
-    windows = [np.median(losses[step - SMOOTHING_STEPS : step]) for step in range(SMOOTHING_STEPS, len(losses) + 1)]
-    return np.concatenate([np.full(len(losses) - len(windows), np.inf), windows])
+    if len(losses) < SMOOTHING_STEPS:
+        return np.full(len(losses), np.inf)
+    windows = np.lib.stride_tricks.sliding_window_view(losses, SMOOTHING_STEPS)
+    return np.concatenate([np.full(SMOOTHING_STEPS - 1, np.inf), np.median(windows, axis=1)])
 
 
 def _rise(losses: FloatArray) -> FloatArray:
@@ -140,4 +142,4 @@ def penalty(margin: float | None) -> float:
     """
     if margin is None or margin <= 0:
         return MAX_PENALTY_NATS
-    return min(max(math.log(SMALL_MARGIN / margin), 0.0), MAX_PENALTY_NATS)
+    return min(max(-math.log(margin / SMALL_MARGIN), 0.0), MAX_PENALTY_NATS)
