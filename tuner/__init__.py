@@ -13,14 +13,25 @@ if TYPE_CHECKING:
     from tuner.search.tuner import StabilityTuner
     from tuner.stability.examination import diagnose
     from tuner.stability.score import score
+    from tuner.training.guard import SpikeGuard
     from tuner.training.modelcheck import check_model
     from tuner.training.monitor import StabilityMonitor
 
 __version__ = "0.1.0"
 
-__all__ = ["StabilityMonitor", "StabilityTuner", "Trace", "__version__", "check_model", "diagnose", "score"]
+__all__ = [
+    "SpikeGuard",
+    "StabilityMonitor",
+    "StabilityTuner",
+    "Trace",
+    "__version__",
+    "check_model",
+    "diagnose",
+    "score",
+]
 
 _HOMES = {
+    "SpikeGuard": "tuner.training.guard",
     "StabilityMonitor": "tuner.training.monitor",
     "StabilityTuner": "tuner.search.tuner",
     "Trace": "tuner.records",

@@ -139,7 +139,7 @@ def _is_lost(smooth: FloatArray, known: FloatArray, error: FloatArray, *, window
     ahead = smooth[window:][: len(known)]
     later[: len(ahead)] = ahead
     allowed = LOST_RISE_NATS + LOST_ERRORS * error * math.sqrt(2 / window)
-    return np.asarray((later >= math.log(LOST_FRAC)) & (later - known > allowed))
+    return np.asarray((later >= math.log(LOST_FRAC)) & (np.minimum(later, 0.0) - known > allowed))
 
 
 def end_level(losses: FloatArray, *, chance_loss: float, steps_per_epoch: int) -> float:
