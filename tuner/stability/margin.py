@@ -34,12 +34,12 @@ __all__ = [
 LOWEST_RATE, HIGHEST_RATE = 1e-5, 30.0
 NUM_STEPS = 150
 # The loss is smoothed by the median of this many steps: one outlier batch is no divergence, and a rise is seen five
-# steps late, a factor of 1.7 in the rate. Source: simulated sweeps of 150 steps in lognormal noise of 30 and 50 %, with
-# the limits below: 1 and 3 % diverge by chance; with 5 steps it is 10 and 16 % (tests/stability/test_margin.py).
+# steps late, a factor of 1.7 in the rate. Source: 600 simulated sweeps of a loss of 3 L0 in lognormal noise of 30 and
+# 50 %, with the limits below: 0.3 and 1 % diverge by chance; with 5 steps it is 6 and 11 %.
 SMOOTHING_STEPS = 9
 # Rise of the smoothed loss above its best that counts as diverged: the largest of this share of the chance loss, this
 # share of the best, and so many standard deviations of one step. Source: the first two from the first measurement of
-# this margin; they alone call 46 % of these simulated sweeps in 30 % noise diverged, 4 deviations 1 %.
+# this margin; they alone call 88 % of these simulated sweeps in 30 % noise diverged, with 3 deviations it is 2.5 %.
 DIVERGED_CHANCE_FRAC = 0.5
 DIVERGED_BEST_FRAC = 0.5
 DIVERGED_NOISE_STDS = 4.0

@@ -160,7 +160,9 @@ class Sweep:
         model = self._model
         model.optimizer.learning_rate = _RisingRate()
         model.optimizer.build(model.trainable_variables)
-        fresh_state = [(variable, np.array(variable)) for variable in model.optimizer.variables]
+        fresh_state = [
+            (variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in model.optimizer.variables
+        ]
         monitor = StabilityMonitor(self._chance_loss)
         rates: list[float | None] = []
         for seed in range(self._seed, self._seed + NUM_SEEDS):
