@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -145,9 +145,9 @@ class Sweep:
             "model": _described(self._model) or dict(self._hp.values),
         }
         text = json.dumps(settings, sort_keys=True, default=str)
-        for number, name in enumerate(_layer_names(self._model)):
+        for number, name in enumerate(dict.fromkeys(_names(settings["model"]))):
             # Names that Keras gives by itself count up from model to model.
-            text = text.replace(f'"{name}"', f'"layer {number}"')
+            text = text.replace(f'"{name}"', f'"name {number}"')
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def run(self) -> RateSweep:
@@ -296,9 +296,17 @@ def _without_rate(config: Any) -> Any:
     return [_without_rate(value) for value in config] if isinstance(config, list | tuple) else config
 
 
-def _layer_names(model: Any) -> list[str]:
-    inner = [name for layer in getattr(model, "layers", ()) for name in _layer_names(layer)]
-    return [model.name, *inner]
+def _names(config: Any) -> Iterator[str]:
+    """Of layers, models and optimizers, wherever they stand in a configuration; those of number types are no names."""
+    if isinstance(config, dict):
+        if isinstance(config.get("name"), str):
+            yield config["name"]
+        for key, value in config.items():
+            if key != "dtype":
+                yield from _names(value)
+    elif isinstance(config, list | tuple):
+        for value in config:
+            yield from _names(value)
 
 
 class _GivenModel(keras_tuner.HyperModel):
