@@ -17,6 +17,8 @@ import numpy.typing as npt
 __all__ = [
     "FINISHED_OUTCOMES",
     "MIN_FRESH_RUNS",
+    "Adaptation",
+    "AdaptationStep",
     "ConfirmPlan",
     "DataSpec",
     "DatasetRecord",
@@ -25,6 +27,7 @@ __all__ = [
     "Form",
     "HyperparameterValue",
     "Kind",
+    "Narrowing",
     "Outcome",
     "RateRange",
     "RateSweep",
@@ -407,6 +410,48 @@ class ConfirmPlan:
 
 
 @dataclass(frozen=True)
+class Narrowing:
+    """One bound that a search took back by itself.
+
+    Attributes:
+        parameter: The hyperparameter.
+        side: Which end of its range.
+        bound: Where the range ends now.
+        whole: The range (low, high) that the user and the search space gave.
+        cause: Code of the cause that the trials have in common.
+        trials: Those that agree.
+    """
+
+    parameter: str
+    side: Literal["upper", "lower"]
+    bound: float
+    whole: tuple[float, float]
+    cause: str
+    trials: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class AdaptationStep:
+    """The ranges that differ from those given, from one trial on until the next step.
+
+    Attributes:
+        since: First trial that was proposed from them.
+        ranges: What was narrowed; nothing if all are whole again.
+    """
+
+    since: int
+    ranges: tuple[Narrowing, ...]
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """How a search narrowed, and widened again, what it proposes from; the last step holds."""
+
+    steps: tuple[AdaptationStep, ...] = ()
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
 class TrialRecord:
     """One configuration as the study knows it, with its seed runs; derived when read, never stored.
 
@@ -416,6 +461,7 @@ class TrialRecord:
         epoch_losses: Validation loss reported so far, epoch by epoch (for progress).
         started, finished: Unix time in seconds, or None.
         margin: Stability margin; None if it was not measured.
+        faults: Records of it that are damaged and left out, a sentence each.
     """
 
     number: int
@@ -428,6 +474,7 @@ class TrialRecord:
     finished: float | None = None
     message: str = ""
     margin: StabilityMargin | None = None
+    faults: tuple[str, ...] = ()
 
     @property
     def kept_epochs(self) -> int | None:

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 import argparse
-import itertools
+import dataclasses
 import subprocess
 
 import numpy as np
 import pytest
 import skops.io
+from scipy.stats import skew as skewness
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -14,24 +15,41 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from tuner.data import pipelines
 from tuner.errors import BundleError, ConfigError
-from tuner.records import DataSpec
+from tuner.records import DataSpec, Finding, Remedy
 
 IMAGE = DataSpec("npz", "image", "classification", (6, 6, 3), ("a", "b"))
 SERIES = DataSpec("npz", "series", "classification", (9, 2), ("a", "b"))
+PADDED = DataSpec("sequence_folder", "series", "classification", (9, 2), ("a", "b"), is_padded=True)
 TABLE = DataSpec("table", "series", "regression", (8,), target="y", feature_names=tuple("abcdefgh"))
+WIDE = DataSpec("table", "series", "regression", (8,), target="y", feature_names=tuple(f"t{k}" for k in range(2, 10)))
+TEXT = DataSpec("text_table", "text", "classification", (), ("a", "b"))
+SOUND = DataSpec("audio_folder", "audio", "classification", (1000,), ("a", "b"), sample_rate_hz=8000, is_padded=True)
+SPECS = {
+    "image": IMAGE, "series": SERIES, "padded": PADDED, "table": TABLE, "wide": WIDE, "text": TEXT, "sound": SOUND,
+}  # fmt: skip
 RANDOM = np.random.default_rng(0)
+WORDS = ["the", "cat", "sat", "on", "a", "mat", "&amp;", "<b>loud</b>", "\u6211\u4eec", "caf\u00e9"]
 
 
-def samples(spec):
+def samples(spec, count=40):
     if spec is IMAGE:
-        return RANDOM.integers(0, 256, (40, *spec.input_shape), dtype=np.uint8)
-    return RANDOM.normal(3, 2, (40, *spec.input_shape))
+        return RANDOM.integers(0, 256, (count, *spec.input_shape), dtype=np.uint8)
+    if spec is TEXT:
+        return np.array([" ".join(RANDOM.choice(WORDS, RANDOM.integers(0, 50))) for _ in range(count)], object)
+    x = RANDOM.normal(3, 2, (count, *spec.input_shape))
+    if spec.is_padded:
+        x[::3, 6:] = np.nan
+    return (0.1 * x).astype(np.float32) if spec is SOUND else x
 
 
 def every_choice(spec):
+    """Each value of each choice, the others at their default; and all that add channels together."""
     known = pipelines.choices(spec, has_missing=True, imbalance=9.0)
-    for values in itertools.product(*(choice.values for choice in known)):
-        yield dict(zip((choice.name for choice in known), values, strict=True))
+    defaults = {choice.name: choice.default for choice in known}
+    yield from (defaults | {choice.name: value} for choice in known for value in choice.values)
+    yield defaults | {choice.name: choice.values[-1] for choice in known}
+    if "imputer" in defaults and spec is not IMAGE:
+        yield defaults | {"imputer": "flag", "outliers": "flag"}
 
 
 def names(spec, **kwargs):
@@ -40,10 +58,90 @@ def names(spec, **kwargs):
 
 def test_choices_of_images_and_series():
     assert names(IMAGE, has_missing=False, imbalance=1.0) == ["scaler"]
-    assert names(SERIES, has_missing=True, imbalance=1.0) == ["imputer", "outliers", "scaler"]
-    for choice in pipelines.choices(SERIES, has_missing=True, imbalance=9.0):
-        assert choice.default in choice.values
-        assert choice.help
+    assert names(SERIES, has_missing=True, imbalance=1.0) == ["imputer", "outliers", "skew", "scaler"]
+    assert names(TEXT, has_missing=False, imbalance=1.0) == ["tokens", "vocabulary", "max_length"]
+    assert names(SOUND, has_missing=True, imbalance=1.0) == ["trim", "loudness", "front_end", "mels", "hop_ms"]
+    for spec in SPECS.values():
+        for choice in pipelines.choices(spec, has_missing=True, imbalance=9.0):
+            assert choice.default in choice.values
+            assert choice.help
+
+
+def test_each_series_by_itself_is_offered_for_steps_of_one_thing_only():
+    def scalers(spec):
+        return next(choice.values for choice in pipelines.choices(spec, has_missing=False, imbalance=1.0)[-1:])
+
+    def table(*columns):
+        return dataclasses.replace(TABLE, feature_names=columns, input_shape=(len(columns),))
+
+    assert [("each" in scalers(spec)) for spec in (SERIES, PADDED, WIDE, TABLE)] == [True, True, True, False]
+    assert "each" in scalers(table("c0", "c1"))
+    assert "each" in scalers(table("0", "1", "2"))
+    assert "each" not in scalers(table("c0", "c2"))
+    assert "each" not in scalers(table("s1", "t2"))
+
+
+def test_defaults_of_sound_follow_from_rate_and_length():
+    def defaults(seconds, rate_hz):
+        spec = dataclasses.replace(SOUND, input_shape=(int(seconds * rate_hz),), sample_rate_hz=rate_hz)
+        known = {choice.name: choice.default for choice in pipelines.choices(spec, has_missing=False, imbalance=1.0)}
+        return known["hop_ms"], known["mels"]
+
+    assert defaults(5.0, 8000) == ("10", "32")
+    assert defaults(5.1, 8000) == ("20", "32")
+    assert defaults(1.0, 8001) == ("10", "64")
+
+
+def test_sound_without_a_rate_is_refused():
+    with pytest.raises(ConfigError, match="Sound needs a sample rate"):
+        pipelines.build(dataclasses.replace(SOUND, sample_rate_hz=None), {})
+
+
+def proposed(texts):
+    x = np.array(texts, object)
+    return pipelines.proposals(TEXT, x, rows=np.arange(len(x)), findings=())
+
+
+def test_proposals_for_text_follow_from_the_training_texts():
+    assert proposed(["the cat sat on the mat"] * 9) == {"tokens": "word", "vocabulary": "1000", "max_length": "32"}
+    assert (
+        proposed(["\u6211\u4eec\u4eca\u5929\u53bb\u5317\u4eac\u770b\u957f\u57ce\uff0c\u7136\u540e\u56de\u5bb6"] * 9)[
+            "tokens"
+        ]
+        == "character"
+    )
+    assert proposed([""])["tokens"] == "word"
+    # 95 % of the texts decide.
+    assert proposed(["a " * 33] * 6 + ["a"] * 94)["max_length"] == "64"
+    assert proposed(["a " * 600] * 4 + ["a " * 32] * 96)["max_length"] == "32"
+    assert proposed(["a " * 600] * 9)["max_length"] == "512"
+    # Tokens seen twice count.
+    assert proposed([" ".join(f"w{k}" for k in range(1001))] * 2 + ["only once"])["vocabulary"] == "5000"
+    assert proposed([" ".join(f"w{k}" for k in range(1000))] * 2 + ["only once"])["vocabulary"] == "1000"
+
+
+def test_held_out_texts_propose_nothing():
+    x = np.array(["short"] * 9 + ["long " * 600] * 9, object)
+    assert pipelines.proposals(TEXT, x, rows=np.arange(9), findings=())["max_length"] == "32"
+
+
+def finding(*remedies):
+    return Finding("f", "", 0.5, 1.0, {}, "c", remedies=remedies)
+
+
+def test_proposals_are_the_first_remedies_of_the_findings_that_are_choices():
+    findings = [
+        finding(Remedy("scaler", "robust", "worst wins")),
+        finding(Remedy("skew", "log", "fits"), Remedy("outliers", "none", "second")),
+        finding(Remedy("data", "drop rows", "advice")),
+        finding(Remedy("imputer", "median or mean", "advice")),
+        finding(Remedy("scaler", "minmax", "less bad")),
+        finding(),
+    ]
+    found = pipelines.proposals(TABLE, np.zeros((3, 8)), rows=np.arange(3), findings=findings)
+    assert found == {"scaler": "robust", "skew": "log"}
+    known = pipelines.choices(TABLE, has_missing=False, imbalance=1.0, proposed=found | {"outliers": "sell", "x": "y"})
+    assert {choice.name: choice.default for choice in known} == {"outliers": "clip", "skew": "log", "scaler": "robust"}
 
 
 def test_balance_is_offered_and_default_on_the_right_side_of_the_ratios():
@@ -59,6 +157,7 @@ def test_parameters_are_completed_and_others_ignored():
     assert pipelines.pipeline_params(TABLE, {"scaler": "robust", "balance": "none", "dropout": "0.1"}) == {
         "imputer": "median",
         "outliers": "clip",
+        "skew": "none",
         "scaler": "robust",
     }
     assert pipelines.pipeline_params(IMAGE, {}) == {"imputer": "median", "scaler": "standard"}
@@ -69,27 +168,43 @@ def test_unknown_values_are_all_named():
         pipelines.build(TABLE, {"scaler": "standart", "outliers": "x"})
 
 
-@pytest.mark.parametrize("spec", [IMAGE, SERIES, TABLE], ids=["image", "series", "table"])
+@pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 class TestEveryPipeline:
-    def test_output_is_finite_float32_with_a_channel_axis(self, spec):
+    def test_output_is_finite_and_of_the_shape_that_was_said(self, spec):
         x = samples(spec)
         for params in every_choice(spec):
             result = pipelines.build(spec, params).fit_transform(x)
-            assert result.shape == (40, *spec.input_shape, *([1] if spec is TABLE else [])), params
-            assert result.dtype == np.float32, params
+            assert result.shape[1:] == pipelines.output_shape(spec, params), params
+            assert len(result) == 40
+            assert result.dtype == (np.int32 if spec is TEXT else np.float32), params
             assert np.isfinite(result).all(), params
+            if spec is TEXT:
+                assert result.max() < pipelines.vocabulary_size(spec, params)
 
     def test_nothing_it_is_fed_makes_it_give_nan(self, spec):
-        fit = samples(spec).astype(np.float64)
-        fit[..., 0] = np.nan  # a feature that training never saw
-        fit[..., -1] = 4.0  # a constant
-        fit[0] = np.inf
-        fit[1] *= 1e20
-        new = samples(spec).astype(np.float64)
-        new[0], new[1], new[2], new[3] = np.nan, np.inf, 1e300, -1e25
+        fit, new = samples(spec), samples(spec)
+        if spec is TEXT:
+            fit[:3], new[:3] = ["", "\x00", "x" * 99], [None, np.nan, "\ud800"]
+        else:
+            fit, new = fit.astype(np.float64), new.astype(np.float64)
+            fit[..., 0] = np.nan  # a feature that training never saw
+            fit[..., -1] = 4.0  # a constant
+            fit[0] = np.inf
+            fit[1] *= 1e20
+            new[0], new[1], new[2], new[3] = np.nan, np.inf, 1e300, -1e25
         for params in every_choice(spec):
             result = pipelines.build(spec, params).fit(fit).transform(new)
             assert np.isfinite(result).all(), params
+            assert result.shape[1:] == pipelines.output_shape(spec, params), params
+
+    def test_one_sample_or_nothing_at_all_can_be_fitted(self, spec):
+        one = samples(spec, 1)
+        for params in every_choice(spec):
+            assert np.isfinite(pipelines.build(spec, params).fit_transform(one)).all(), params
+        if spec not in (IMAGE, TEXT):
+            nothing = np.full_like(one, np.nan)
+            for params in every_choice(spec):
+                assert np.isfinite(pipelines.build(spec, params).fit_transform(nothing)).all(), params
 
     def test_saved_and_loaded_gives_the_same_numbers(self, spec, tmp_path):
         x = samples(spec)
@@ -98,6 +213,79 @@ class TestEveryPipeline:
             pipelines.save(fitted, tmp_path / "pipeline.skops")
             again = pipelines.load(tmp_path / "pipeline.skops")
             np.testing.assert_array_equal(again.transform(x), fitted.transform(x))
+
+    def test_refined_on_all_rows_it_stays_usable(self, spec):
+        x = samples(spec)
+        for params in every_choice(spec):
+            fitted = pipelines.build(spec, params).fit(x[:20])
+            pipelines.refine(fitted, x)
+            assert np.isfinite(fitted.transform(x)).all()
+
+
+def test_scaler_learns_from_all_rows_when_it_is_refined():
+    x = np.array([[1.0], [2.0], [3.0], [50.0]])
+    for spec, values in ((one_column(), x), (DataSpec("npz", "series", "regression", (1, 1)), x[..., np.newaxis])):
+        chosen = {"scaler": "minmax", "outliers": "none"}
+        fitted = pipelines.build(spec, chosen).fit(values[:3])
+        pipelines.refine(fitted, values)
+        np.testing.assert_allclose(fitted.transform(values).ravel(), [0, 1 / 49, 2 / 49, 1])
+
+
+def one_column():
+    return DataSpec("table", "series", "regression", (1,), feature_names=("a",))
+
+
+def test_flags_mark_what_was_missing_or_outlying():
+    x = np.arange(9.0).reshape(-1, 1)
+    fitted = pipelines.build(one_column(), {"imputer": "flag", "outliers": "flag"}).fit(x)
+    # Median 4, quartiles 2 and 6: limits -10 and 18.
+    found = fitted.transform(np.array([[4.0], [np.nan], [18.0], [18.1], [np.inf]]))
+    assert found[:, 0, 1].tolist() == [0, 1, 0, 0, 1]
+    assert found[:, 0, 2].tolist() == [0, 0, 0, 1, 0]
+    assert found[[1, 4], 0, 0].tolist() == [0, 0]
+
+
+def test_padding_of_series_is_zero_and_its_flag_the_last_channel():
+    x = samples(PADDED)
+    found = pipelines.build(PADDED, {"imputer": "flag"}).fit_transform(x)
+    assert found.shape == (40, 9, 5)
+    assert not found[::3, 6:].any()
+    assert found[0, :, -1].tolist() == [1] * 6 + [0] * 3
+
+
+def test_padding_of_sound_is_zero():
+    x = samples(SOUND)
+    for front_end in ("wave", "log_mel"):
+        found = pipelines.build(SOUND, {"front_end": front_end, "trim": "none"}).fit_transform(x)
+        assert not found[0, -1].any()
+        assert found[1, -1].any()
+
+
+def test_mel_bands_are_standardised_over_the_training_part():
+    x = samples(SOUND)[1::3]  # no padding
+    found = pipelines.build(SOUND, {"mels": "32"}).fit_transform(x)
+    np.testing.assert_allclose(found.mean(axis=(0, 1, 3)), 0, atol=1e-5)
+    np.testing.assert_allclose(found.std(axis=(0, 1, 3)), 1, atol=1e-4)
+
+
+def test_vocabulary_size_is_that_of_text_alone():
+    assert pipelines.vocabulary_size(TEXT, {"vocabulary": "20000"}) == 20000
+    assert [pipelines.vocabulary_size(spec, {}) for spec in (IMAGE, TABLE, SOUND)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("skew", ["yeo-johnson", "quantile", "log"])
+def test_skew_is_taken_out(skew):
+    x = np.exp(RANDOM.normal(0, 1.5, (2000, 1)))
+    found = pipelines.build(one_column(), {"skew": skew, "outliers": "none"}).fit_transform(x).ravel()
+    assert abs(skewness(found)) < 0.2 * skewness(x.ravel())
+
+
+def test_rows_of_smaller_classes_are_repeated():
+    y = np.array([0, 1, 0, 0, 2, 0, 1])
+    rows = pipelines.oversampled_rows(y, seed=3)
+    assert rows[:7].tolist() == list(range(7))
+    assert np.bincount(y[rows]).tolist() == [4, 4, 4]
+    np.testing.assert_array_equal(rows, pipelines.oversampled_rows(y, seed=3))
 
 
 def test_image_minmax_is_range_0_to_1():

@@ -352,7 +352,7 @@ def skew(sample: Sample) -> Finding | None:
         cause=f"{np.count_nonzero(skewed)} of {len(skewed)} columns are skewed (skewness beyond {SKEW:g}), "
         f"{worst[0]!r} most.",
         examples=worst,
-        remedies=(Remedy("scaler", "yeo-johnson", "Makes skewed columns symmetric; the search tries it."),),
+        remedies=(Remedy("skew", "yeo-johnson", "Makes skewed columns symmetric; the search starts with it."),),
     )
 
 

@@ -1,22 +1,28 @@
 """Arrays in the run folder, memory-mapped: the data as it was read, and each distinct preprocessing of it.
 
     <run>/data/
-        x.npy, y.npy, split.npz, rows.json      written once, when the run is set up
+        x.npy, y.npy, split.npz, rows.json      written once, when the run is set up; text in x.jsonl, one a line
         prepared/<key>/                         one folder for each distinct set of preprocessing choices
             pipeline.skops, target_scaler.skops, train_x.npy, train_y.npy, validation_x.npy, validation_y.npy
 
 All workers share these files. A prepared folder is filled under a temporary name and then renamed, so it is
-complete wherever it exists; a lock makes several processes that need the same one wait for the first.
+complete wherever it exists; a lock makes several processes that need the same one wait for the first. Where the disk
+is too full for another one, those that were not used for the longest time are removed.
+
+Samples are read, learned from and transformed in pieces of bounded size, so the data may be larger than the memory.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
+import math
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,16 +34,38 @@ import numpy.typing as npt
 from tuner.data import pipelines
 from tuner.data.dataset import Dataset
 from tuner.data.split import Rows, Split
-from tuner.errors import RunError
+from tuner.errors import BundleError, EnvironmentFault, RunError
 from tuner.records import DataSpec
 from tuner.store import atomic_open, storage_errors, write_text
 
-__all__ = ["Part", "Prepared", "load_raw", "load_row_names", "prepared", "save_raw", "scaled_target", "test_part"]
+__all__ = [
+    "Estimate",
+    "Part",
+    "Prepared",
+    "estimate",
+    "load_raw",
+    "load_row_names",
+    "prepared",
+    "preparing_frac",
+    "save_raw",
+    "scaled_target",
+    "test_part",
+]
 
-# Samples that are transformed at a time, in raw values: bounds the memory beyond the arrays themselves.
+# Values of samples, raw or prepared, that are transformed at a time: bounds the memory beyond the arrays themselves.
 CHUNK_VALUES = 16_000_000
 
+# Raw values that a pipeline is fitted on; of larger data, a random part of the training rows. Source: convention,
+# 128 MB in float64; a quantile of 10,000 rows is known to half a percent.
+FIT_VALUES = 16_000_000
+
+# Share of the disk's free space that is left alone, and rows that a time is estimated from. Source: convention.
+RESERVED_FRAC = 0.05
+ESTIMATE_ROWS = 256
+
 Array = npt.NDArray[Any]
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +73,11 @@ class Part:
     """Samples ready for a network.
 
     Attributes:
-        x: float32 with a channel axis.
+        x: float32 with a channel axis; of text int32 numbers of tokens.
         y: int64 class codes; for regression the scaled target in float32 (`Prepared.target_scaler` undoes it).
     """
 
-    x: npt.NDArray[np.float32]
+    x: Array
     y: Array
 
 
@@ -71,13 +99,34 @@ class Prepared:
     folder: Path
 
 
+@dataclass(frozen=True)
+class Estimate:
+    """What one preprocessing of all training and validation rows costs.
+
+    Attributes:
+        size_bytes: On the disk, and in the memory of each worker that trains on it.
+        free_bytes: Of the disk.
+        seconds: To fit and transform, once.
+    """
+
+    size_bytes: int
+    free_bytes: int
+    seconds: float
+
+
 def save_raw(data_dir: Path, dataset: Dataset, split: Split) -> None:
     """Store a data set and its split, each file atomically, the split last.
 
     Raises:
         EnvironmentFault: The disk is full or the folder may not be written.
     """
-    for name, array in (("x.npy", dataset.x), ("y.npy", dataset.y)):
+    with storage_errors(data_dir):
+        data_dir.mkdir(parents=True, exist_ok=True)
+        _refuse_full_disk(data_dir, sum(len(text) for text in dataset.x) if _is_text(dataset) else dataset.x.nbytes)
+    if _is_text(dataset):
+        with atomic_open(data_dir / "x.jsonl") as stream:
+            stream.writelines(json.dumps(text) + "\n" for text in dataset.x)
+    for name, array in (("x.npy", dataset.x), ("y.npy", dataset.y))[_is_text(dataset) :]:
         with atomic_open(data_dir / name, "wb") as stream:
             np.save(stream, array, allow_pickle=False)
     write_text(data_dir / "rows.json", json.dumps(dataset.row_names))
@@ -85,19 +134,32 @@ def save_raw(data_dir: Path, dataset: Dataset, split: Split) -> None:
         np.savez(stream, train=split.train, validation=split.validation, test=split.test)
 
 
+def _is_text(dataset: Dataset) -> bool:
+    return dataset.x.dtype == object
+
+
 def load_raw(data_dir: Path) -> tuple[Array, Array, Split]:
-    """Return the stored samples (memory-mapped), targets and split.
+    """Return the stored samples (memory-mapped; texts in memory), targets and split.
 
     Raises:
         RunError: They are missing or damaged.
     """
     try:
-        x = np.load(data_dir / "x.npy", mmap_mode="r", allow_pickle=False)
+        texts = data_dir / "x.jsonl"
+        x = _load_texts(texts) if texts.is_file() else np.load(data_dir / "x.npy", mmap_mode="r", allow_pickle=False)
         y = np.load(data_dir / "y.npy", allow_pickle=False)
         with np.load(data_dir / "split.npz", allow_pickle=False) as parts:
             return x, y, Split(parts["train"], parts["validation"], parts["test"])
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise _damaged(data_dir, error) from error
+
+
+def _load_texts(file: Path) -> Array:
+    with open(file, encoding="utf-8") as stream:
+        found = [json.loads(line) for line in stream]
+    texts = np.empty(len(found), object)
+    texts[:] = found
+    return texts
 
 
 def load_row_names(data_dir: Path) -> tuple[str, ...]:
@@ -135,58 +197,153 @@ def prepared(data_dir: Path, spec: DataSpec, params: Mapping[str, str]) -> Prepa
         RunError: The stored data are missing or damaged.
         EnvironmentFault: The disk is full or the folder may not be written.
     """
-    chosen = pipelines.pipeline_params(spec, params)
-    folder = data_dir / "prepared" / _key(spec, chosen)
-    if not folder.is_dir():
-        with storage_errors(folder):
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            with filelock.FileLock(str(folder.parent / f".{folder.name}.lock")):
-                if not folder.is_dir():
-                    _write(folder, data_dir, spec, chosen)
-    return _read(folder, spec)
+    unfitted = pipelines.build(spec, params)
+    folder = data_dir / "prepared" / _key(spec, unfitted)
+    while True:
+        if not folder.is_dir():
+            with storage_errors(folder):
+                folder.parent.mkdir(parents=True, exist_ok=True)
+                with filelock.FileLock(str(folder.parent / f".{folder.name}.lock")):
+                    if not folder.is_dir():
+                        _write(folder, data_dir, spec, unfitted, row_values=_row_values(spec, params))
+        try:
+            # Marks it as used.
+            os.utime(folder)
+            return _read(folder, spec)
+        except (FileNotFoundError, BundleError) as error:
+            if folder.is_dir():
+                raise _unreadable(folder, error) from error
+            # Another process has made room in between.
 
 
-def _key(spec: DataSpec, chosen: Mapping[str, str]) -> str:
-    identity = json.dumps({"spec": asdict(spec), "params": chosen}, sort_keys=True)
+def _key(spec: DataSpec, unfitted: Any) -> str:
+    """The same for choices that make the same pipeline."""
+    pipeline_text = unfitted.__repr__(N_CHAR_MAX=10**6)
+    identity = json.dumps({"spec": asdict(spec), "pipeline": pipeline_text}, sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
-def _write(folder: Path, data_dir: Path, spec: DataSpec, chosen: Mapping[str, str]) -> None:
+def _row_values(spec: DataSpec, params: Mapping[str, str]) -> int:
+    """Values of one prepared sample; each takes four bytes."""
+    return math.prod(pipelines.output_shape(spec, params))
+
+
+def estimate(data_dir: Path, spec: DataSpec, params: Mapping[str, str]) -> Estimate:
+    """Estimate what `prepared` will cost, by preparing a few rows.
+
+    Args:
+        data_dir: Where `save_raw` wrote.
+        spec: How the data was read.
+        params: Chosen values by name.
+
+    Raises:
+        RunError: The stored data are missing or damaged.
+    """
+    x, _, split = load_raw(data_dir)
+    num_rows = len(split.train) + len(split.validation)
+    few = x[np.sort(split.train[:ESTIMATE_ROWS])]
+    fitted = pipelines.build(spec, params).fit(few)
+    started = time.perf_counter()
+    fitted.transform(few)
+    seconds = (time.perf_counter() - started) / len(few) * num_rows
+    return Estimate(4 * _row_values(spec, params) * num_rows, shutil.disk_usage(data_dir).free, seconds)
+
+
+def preparing_frac(data_dir: Path) -> float | None:
+    """How much of the preprocessing that some process is busy with is done; None if there is none."""
+    for folder in (data_dir / "prepared").glob(".*.partial"):
+        try:
+            planned = int((folder / "planned_bytes").read_text())
+            written = sum(file.stat().st_size for file in folder.iterdir())
+        except (OSError, ValueError):
+            continue  # Just begun, or just done.
+        return min(1.0, written / max(1, planned))
+    return None
+
+
+def _write(folder: Path, data_dir: Path, spec: DataSpec, pipeline: Any, *, row_values: int) -> None:
     """Fill the folder under a temporary name, then rename it. The caller holds the lock."""
     for leftover in folder.parent.glob(f".{folder.name}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
+    x, y, split = load_raw(data_dir)
+    planned_bytes = 4 * row_values * (len(split.train) + len(split.validation))
+    _make_room(folder.parent, planned_bytes)
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     try:
-        x, y, split = load_raw(data_dir)
-        pipeline = pipelines.build(spec, chosen).fit(x[split.train])
+        (temporary / "planned_bytes").write_text(str(planned_bytes))
+        step = max(1, CHUNK_VALUES // max(1, row_values, math.prod(x.shape[1:])))
+        _fit(pipeline, x, split.train, step=step)
         pipelines.save(pipeline, temporary / "pipeline.skops")
         target_scaler = pipelines.build_target(spec)
         if target_scaler is not None:
             target_scaler.fit(y[split.train].reshape(-1, 1))
             pipelines.save(target_scaler, temporary / "target_scaler.skops")
         for name, rows in (("train", split.train), ("validation", split.validation)):
-            _transform_to_file(temporary / f"{name}_x.npy", pipeline, x, rows)
+            _transform_to_file(temporary / f"{name}_x.npy", pipeline, _pieces(x, rows, step=step), num_rows=len(rows))
             with atomic_open(temporary / f"{name}_y.npy", "wb") as stream:
                 np.save(stream, scaled_target(y[rows], target_scaler), allow_pickle=False)
+        (temporary / "planned_bytes").unlink()
         os.rename(temporary, folder)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _transform_to_file(path: Path, pipeline: Any, x: Array, rows: Rows) -> None:
+def _make_room(parent: Path, needed_bytes: int) -> None:
+    """Remove prepared folders, the one unused for longest first, until another one fits.
+
+    Raises:
+        EnvironmentFault: It does not fit even then.
+    """
+    used = sorted((entry.stat().st_mtime, entry) for entry in parent.iterdir() if not entry.name.startswith("."))
+    while used and not _fits(parent, needed_bytes):
+        _, oldest = used.pop(0)
+        _LOG.info("removing %s: the disk is too full for another preprocessing", oldest)
+        shutil.rmtree(oldest, ignore_errors=True)
+    _refuse_full_disk(parent, needed_bytes)
+
+
+def _fits(folder: Path, needed_bytes: int) -> bool:
+    return needed_bytes <= (1 - RESERVED_FRAC) * shutil.disk_usage(folder).free
+
+
+def _refuse_full_disk(folder: Path, needed_bytes: int) -> None:
+    if not _fits(folder, needed_bytes):
+        raise EnvironmentFault(
+            f"{str(folder)!r} needs {needed_bytes / 1e9:,.2f} GB for the data, and its disk has "
+            f"{shutil.disk_usage(folder).free / 1e9:,.2f} GB free. Free some space, or give --run a folder on another "
+            "disk."
+        )
+
+
+def _fit(pipeline: Any, x: Array, rows: Rows, *, step: int) -> None:
+    """Fit on the training rows; if they are too many, on some of them, and what learns in pieces on all."""
+    most = max(1, FIT_VALUES // max(1, math.prod(x.shape[1:])))
+    if len(rows) <= most:
+        pipeline.fit(x[rows])
+        return
+    drawn = np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
+    _LOG.info("the pipeline is fitted on %d of %d training rows, drawn at random", most, len(rows))
+    pipeline.fit(x[drawn])
+    for piece in _pieces(x, rows, step=step):
+        pipelines.refine(pipeline, piece)
+
+
+def _pieces(x: Array, rows: Rows, *, step: int) -> Iterator[Array]:
+    for start in range(0, len(rows), step):
+        yield x[rows[start : start + step]]
+
+
+def _transform_to_file(path: Path, pipeline: Any, pieces: Iterator[Array], *, num_rows: int) -> None:
     """Transform rows piece by piece into a new .npy file, so that the result need not fit into memory."""
     with atomic_open(path, "wb") as stream:
-        for position, start in enumerate(starts := range(0, len(rows), _step(x))):
-            piece = pipeline.transform(x[rows[start : start + starts.step]])
+        for position, piece in enumerate(map(pipeline.transform, pieces)):
+            # Little endian: numbers of four bytes, float32 or int32.
+            values = np.ascontiguousarray(piece, piece.dtype.newbyteorder("<"))
             if position == 0:
-                header = {"descr": "<f4", "fortran_order": False, "shape": (len(rows), *piece.shape[1:])}
+                header = {"descr": values.dtype.str, "fortran_order": False, "shape": (num_rows, *values.shape[1:])}
                 np.lib.format.write_array_header_1_0(stream, header)
-            stream.write(np.ascontiguousarray(piece, "<f4").data)
-
-
-def _step(x: Array) -> int:
-    return max(1, CHUNK_VALUES // max(1, int(np.prod(x.shape[1:]))))
+            stream.write(values.data)
 
 
 def scaled_target(y: Array, target_scaler: Any | None) -> Array:
@@ -203,17 +360,23 @@ def _read(folder: Path, spec: DataSpec) -> Prepared:
 
     try:
         train, validation = part("train"), part("validation")
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, EOFError) as error:
-        raise RunError(
-            f"The prepared data in {str(folder)!r} cannot be read: {error}. Delete that folder, then run the same "
-            "search again."
-        ) from error
+        raise _unreadable(folder, error) from error
     return Prepared(
         train=train,
         validation=validation,
         pipeline=pipelines.load(folder / "pipeline.skops"),
         target_scaler=pipelines.load(folder / "target_scaler.skops") if spec.task == "regression" else None,
         folder=folder,
+    )
+
+
+def _unreadable(folder: Path, error: Exception) -> RunError:
+    return RunError(
+        f"The prepared data in {str(folder)!r} cannot be read: {error}. Delete that folder, then run the same search "
+        "again."
     )
 
 
@@ -229,8 +392,6 @@ def test_part(data_dir: Path, prepared_data: Prepared, spec: DataSpec) -> Part:
         RunError: The stored data are missing or damaged.
     """
     x, y, split = load_raw(data_dir)
-    pieces = [
-        prepared_data.pipeline.transform(x[split.test[start : start + _step(x)]])
-        for start in range(0, len(split.test), _step(x))
-    ]
+    step = max(1, CHUNK_VALUES // max(1, *(math.prod(each.shape[1:]) for each in (x, prepared_data.train.x))))
+    pieces = [prepared_data.pipeline.transform(piece) for piece in _pieces(x, split.test, step=step)]
     return Part(np.concatenate(pieces), scaled_target(y[split.test], prepared_data.target_scaler))

@@ -6,7 +6,9 @@ float32 with a channel axis whatever it is fed, and is stored with skops, which 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,8 +33,9 @@ from tuner.data.transformers import (
     Winsorizer,
 )
 from tuner.data.transformers.sound import num_frames
+from tuner.data.transformers.text import MIN_COUNT, pieces_of
 from tuner.errors import BundleError, ConfigError, did_you_mean
-from tuner.records import DataSpec
+from tuner.records import DataSpec, Finding
 from tuner.store import atomic_open
 
 __all__ = [
@@ -45,6 +48,8 @@ __all__ = [
     "output_shape",
     "oversampled_rows",
     "pipeline_params",
+    "proposals",
+    "refine",
     "save",
     "vocabulary_size",
 ]
@@ -53,6 +58,17 @@ __all__ = [
 # second figure on. Source: convention; 3:1 is also where balanced accuracy becomes the metric.
 BALANCE_OFFERED_RATIO = 1.5
 BALANCE_DEFAULT_RATIO = 3.0
+
+# Texts that defaults are proposed from, and share of them that is not cut. Source: convention; a second at most.
+PROPOSAL_TEXTS = 20_000
+COVERED_FRAC = 0.95
+
+# Characters from space to space from which on a language has no spaces between words. Source: tests/data/test_pipelines
+# has English at 5 to 6 and Finnish at 9; in Chinese and Japanese it is the length of a sentence.
+CHARACTERS_PER_WORD = 14
+
+# Most frames of a spectrogram at the finer hop, unless it is asked for. Source: convention; 5 s.
+MAX_FINE_FRAMES = 500
 
 # What a stored pipeline may hold beside scikit-learn's own estimators, NumPy arrays and plain values.
 TRUSTED_TYPES = (
@@ -166,6 +182,44 @@ def choices(
     )
 
 
+def proposals(
+    spec: DataSpec, x: npt.NDArray[Any], *, rows: npt.NDArray[np.int64], findings: Sequence[Finding]
+) -> dict[str, str]:
+    """Defaults that these data ask for, by name: what the audit's findings name first as a remedy; of text, its size.
+
+    Args:
+        spec: How the data was read.
+        x: Raw samples.
+        rows: Of the training part.
+        findings: Of the audit, worst first.
+    """
+    if spec.kind == "text":
+        return _text_proposals(x, rows)
+    known = {choice.name: choice.values for choice in _pipeline_choices(spec)}
+    remedies = [finding.remedies[0] for finding in reversed(findings) if finding.remedies]
+    return {each.parameter: each.change for each in remedies if each.change in known.get(each.parameter, ())}
+
+
+def _text_proposals(x: npt.NDArray[Any], rows: npt.NDArray[np.int64]) -> dict[str, str]:
+    if len(rows) > PROPOSAL_TEXTS:
+        rows = np.random.default_rng(0).choice(rows, PROPOSAL_TEXTS, replace=False)
+    texts = NormalizeText().transform(x[rows])
+    num_characters, num_words = sum(map(len, texts)), sum(len(text.split()) for text in texts)
+    tokens = "character" if num_characters > CHARACTERS_PER_WORD * max(1, num_words) else "word"
+    pieces = [pieces_of(text, tokens) for text in texts]
+    counts = Counter(itertools.chain.from_iterable(pieces))
+    needed = {
+        "vocabulary": sum(count >= MIN_COUNT for count in counts.values()),
+        "max_length": float(np.quantile([len(each) for each in pieces], COVERED_FRAC)) if pieces else 0.0,
+    }
+    proposed = {"tokens": tokens}
+    for choice in _TEXT:
+        if choice.name in needed:
+            enough = (value for value in choice.values if int(value) >= needed[choice.name])
+            proposed[choice.name] = next(enough, choice.values[-1])
+    return proposed
+
+
 def _pipeline_choices(spec: DataSpec) -> tuple[Choice, ...]:
     """All choices that shape the pipeline of such data."""
     if spec.kind == "image":
@@ -173,8 +227,15 @@ def _pipeline_choices(spec: DataSpec) -> tuple[Choice, ...]:
     if spec.kind == "text":
         return _TEXT
     if spec.kind == "audio":
-        return _SOUND
+        return _sound_choices(spec)
     return (_IMPUTER, _OUTLIERS, _SKEW, _SIGNAL_SCALER if _is_signal(spec) else _SERIES_SCALER)
+
+
+def _sound_choices(spec: DataSpec) -> tuple[Choice, ...]:
+    """The choices of sound; their defaults follow from its rate and length."""
+    is_long = num_frames(spec.input_shape[0], _rate(spec), hop_ms=10.0) > MAX_FINE_FRAMES
+    defaults = {"hop_ms": "20" if is_long else "10", "mels": "64" if _rate(spec) > 8000 else "32"}
+    return tuple(replace(choice, default=defaults.get(choice.name, choice.default)) for choice in _SOUND)
 
 
 def _is_signal(spec: DataSpec) -> bool:
@@ -361,6 +422,34 @@ def _rate(spec: DataSpec) -> int:
     if spec.sample_rate_hz is None:
         raise ConfigError("Sound needs a sample rate, and `sample_rate_hz` of these data is not set. Read them again.")
     return spec.sample_rate_hz
+
+
+def refine(fitted: Any, x: npt.NDArray[Any]) -> None:
+    """Let a pipeline that was fitted on some rows learn from more, as far as it can.
+
+    The scaler at its end learns from them if it is one that learns in pieces (mean and deviation, range); fills,
+    limits, quantiles and vocabularies stay as they are.
+
+    Args:
+        fitted: The pipeline, or a part of it.
+        x: Raw samples.
+    """
+    from sklearn.pipeline import FeatureUnion
+
+    steps = [step for _, step in fitted.steps]
+    if isinstance(steps[-1], AddChannel):
+        del steps[-1]
+    for step in steps[:-1]:
+        x = step.transform(x)
+    last = steps[-1]
+    if isinstance(last, PerChannel):
+        x, last = last.rows(x), last.transformer_
+    if isinstance(last, FeatureUnion):
+        last = last.transformer_list[0][1]
+    if hasattr(last, "steps"):
+        refine(last, x)
+    elif hasattr(last, "partial_fit"):
+        last.partial_fit(x)
 
 
 def build_target(spec: DataSpec) -> Any | None:

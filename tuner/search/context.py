@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -76,19 +77,30 @@ def _offered_choices(hypermodel: keras_tuner.HyperModel, dataset: DatasetRecord)
     choices = preprocessing_choices(dataset)
     if spaces.follows_shape(hypermodel):
         return choices
-    return [choice for choice in choices if not _changes_shape(dataset.spec, choice)]
+    return [_of_one_shape(dataset.spec, choice) for choice in choices]
 
 
-def _changes_shape(spec: DataSpec, choice: Choice) -> bool:
-    each = [{choice.name: value} for value in choice.values]
-    return len({(pipelines.output_shape(spec, one), pipelines.vocabulary_size(spec, one)) for one in each}) > 1
+def _of_one_shape(spec: DataSpec, choice: Choice) -> Choice:
+    """The choice with those of its values that give samples of the same shape as its default."""
+
+    def shape(value: str) -> tuple[tuple[int, ...], int]:
+        params = {choice.name: value}
+        return pipelines.output_shape(spec, params), pipelines.vocabulary_size(spec, params)
+
+    kept = [value for value in choice.values if shape(value) == shape(choice.default)]
+    return dataclasses.replace(choice, values=tuple(kept))
 
 
 def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:
     """The hyperparameters of the preprocessing that make sense for a dataset."""
     counts = [count for count in dataset.class_counts if count]
     imbalance = max(counts) / min(counts) if counts else 1.0
-    return pipelines.choices(dataset.spec, has_missing=dataset.num_features_missing > 0, imbalance=imbalance)
+    return pipelines.choices(
+        dataset.spec,
+        has_missing=dataset.num_features_missing > 0,
+        imbalance=imbalance,
+        proposed=dataset.proposed,
+    )
 
 
 def hyperparameters_of(values: dict[str, HyperparameterValue]) -> keras_tuner.HyperParameters:
@@ -110,11 +122,13 @@ def training_data(
 ) -> TrainingData:
     """The arrays, and the weights of the classes, for one configuration."""
     prepared = prepared_data(folder, dataset, hyperparameters)
-    weighted = hyperparameters.get("balance") == "class_weights"
+    balance = hyperparameters.get("balance")
+    y = np.asarray(prepared.train.y)
+    rows = pipelines.oversampled_rows(y, seed=folder.load_config().seed) if balance == "oversample" else slice(None)
     return TrainingData(
-        x=prepared.train.x,
-        y=prepared.train.y,
+        x=prepared.train.x[rows],
+        y=y[rows],
         x_validation=prepared.validation.x,
         y_validation=prepared.validation.y,
-        class_weight=pipelines.class_weights(np.asarray(prepared.train.y)) if weighted else None,
+        class_weight=pipelines.class_weights(y) if balance == "class_weights" else None,
     )

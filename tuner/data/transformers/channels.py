@@ -34,9 +34,10 @@ def is_value(X: Array) -> npt.NDArray[np.bool_]:
         >>> is_value(np.array([[[1.0], [np.nan], [2.0], [np.nan]]])).tolist()
         [[True, True, True, False]]
     """
-    present = ~np.isnan(X.reshape(*X.shape[:2], -1)).all(axis=2)
-    reached: npt.NDArray[np.bool_] = np.maximum.accumulate(present[:, ::-1], axis=1)
-    return reached[:, ::-1]
+    present = np.asarray(~np.isnan(X.reshape(*X.shape[:2], -1)).all(axis=2))
+    lengths = np.where(present.any(axis=1), X.shape[1] - present[:, ::-1].argmax(axis=1), 0)
+    reached: npt.NDArray[np.bool_] = np.arange(X.shape[1]) < lengths[:, np.newaxis]
+    return reached
 
 
 class PerChannel(TransformerMixin, BaseEstimator):
@@ -70,18 +71,30 @@ class PerChannel(TransformerMixin, BaseEstimator):
         """
         if self.padding not in PADDINGS:
             raise ValueError(f"padding={self.padding!r} is unknown. Expected one of {PADDINGS}.")
+        self.num_channels_ = self._checked(X).shape[-1]
+        self.transformer_ = clone(self.transformer).fit(self.rows(X, most=FIT_VALUES))
+        return self
+
+    def rows(self, X: Array, *, most: int | None = None) -> npt.NDArray[np.float64]:
+        """Return the rows that the transformer learns from, padding left out.
+
+        Args:
+            X: Samples.
+            most: If there are more, so many are drawn.
+
+        Raises:
+            ValueError: The array has no channel axis, or no values.
+        """
         X = self._checked(X)
         values = X.reshape(-1, X.shape[-1])
         rows = np.flatnonzero(is_value(X)) if self.padding else None
         if rows is not None and not len(rows):
             rows = np.zeros(1, np.int64)  # Nothing but padding: the transformer makes of NaN what it can.
         count = len(values) if rows is None else len(rows)
-        if count > FIT_VALUES:
-            drawn = np.sort(np.random.default_rng(self.seed).choice(count, FIT_VALUES, replace=False, shuffle=False))
+        if most is not None and count > most:
+            drawn = np.sort(np.random.default_rng(self.seed).choice(count, most, replace=False, shuffle=False))
             rows = drawn if rows is None else rows[drawn]
-        self.num_channels_ = values.shape[1]
-        self.transformer_ = clone(self.transformer).fit((values if rows is None else values[rows]).astype(np.float64))
-        return self
+        return (values if rows is None else values[rows]).astype(np.float64)
 
     def transform(self, X: Array) -> npt.NDArray[np.float32]:
         """Return the transformed samples, in finite float32.
@@ -98,15 +111,19 @@ class PerChannel(TransformerMixin, BaseEstimator):
         return np.concatenate(pieces) if len(pieces) > 1 else pieces[0]
 
     def _transformed(self, X: Array) -> npt.NDArray[np.float32]:
-        rows = X.reshape(-1, X.shape[-1]).astype(np.float64)
-        result = as_finite_float32(self.transformer_.transform(rows)).reshape(*X.shape[:-1], -1)
         if self.padding is None:
-            return result
+            return self._of_rows(X.reshape(-1, X.shape[-1])).reshape(*X.shape[:-1], -1)
         mask = is_value(X)
-        result[~mask] = 0.0
-        if self.padding == "zero":
-            return result
-        return np.concatenate([result, mask[..., np.newaxis].astype(np.float32)], axis=-1)
+        # One row at least, which says how many columns there will be.
+        some = self._of_rows(X[mask]) if mask.any() else self._of_rows(X[:1, 0])[:0]
+        result = np.zeros((*mask.shape, some.shape[1] + (self.padding == "flag")), np.float32)
+        result[mask, : some.shape[1]] = some
+        if self.padding == "flag":
+            result[..., -1] = mask
+        return result
+
+    def _of_rows(self, rows: Array) -> npt.NDArray[np.float32]:
+        return as_finite_float32(self.transformer_.transform(rows.astype(np.float64)))
 
     def _checked(self, X: Array) -> Array:
         X = np.asarray(X)
