@@ -58,9 +58,9 @@ def read_long(path: Path, options: ReadOptions) -> Dataset:
     notes = list(table.notes)
     target = _target(table, options, notes)
     frame, times = _in_order(table.frame, path, options)
-    values, channels = _channels(_features(frame, target, options, notes), path)
     rows_of = _rows_of_series(frame, path, options)
     targets = _one_each(frame[target], rows_of, path)
+    values, channels = _channels(_features(frame, target, options, notes), path)
     without = [name for name, value in targets.items() if value is None]
     if without:
         notes.append(
@@ -98,8 +98,8 @@ def read_recording(path: Path, options: ReadOptions) -> Dataset:
     notes = list(table.notes)
     target = _target(table, options, notes)
     frame, _ = _in_order(table.frame, path, options)
-    values, channels = _channels(_features(frame, target, options, notes), path)
     rows, window_note = _windows(frame, path, options)
+    values, channels = _channels(_features(frame, target, options, notes), path)
     encoded, has_target = _window_targets(frame[target], rows, path, options)
     if not has_target.all():
         notes.append(f"{int((~has_target).sum()):,} of {len(rows):,} windows have no target and were left out.")

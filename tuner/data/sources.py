@@ -64,6 +64,14 @@ _MEANT_FOR: dict[str, tuple[Form, ...]] = {
     "image_size": ("image_folder",),
 }
 
+# Files by what they hold.
+_SUFFIXES: dict[str, tuple[str, ...]] = {
+    "arrays": (".npz",),
+    "images": images.IMAGE_SUFFIXES,
+    "sounds": audio.AUDIO_SUFFIXES,
+    "tables": frames.TABLE_SUFFIXES,
+}
+
 # What predictions can be made from, by the form of the training data.
 _PREDICTED_FROM: dict[Form, str] = {
     "digits": "a .npz file",
@@ -163,11 +171,11 @@ def _contents(path: Path) -> str:
     """What there is to predict in a file or folder."""
     if path.is_dir():
         form = _folder_form(path, BY_LOOKING)
+        if not any(folders.count(path, suffixes) for suffixes in _SUFFIXES.values()):
+            return "nothing that can be read"
         return {"audio_folder": "sounds", "sequence_folder": "tables"}.get(form, "images")
     suffix = path.suffix.lower()
-    known = {"arrays": (".npz",), "images": images.IMAGE_SUFFIXES, "sounds": audio.AUDIO_SUFFIXES}
-    known["tables"] = frames.TABLE_SUFFIXES
-    found = next((name for name, suffixes in known.items() if suffix in suffixes), None)
+    found = next((name for name, suffixes in _SUFFIXES.items() if suffix in suffixes), None)
     if found is None:
         raise DataError(_unknown_type(path))
     return found
