@@ -1,29 +1,34 @@
 """What the recording of every step costs: epochs with and without the monitor, in turn, in one process.
 
-    python benchmarks/monitor_overhead.py [--rounds 12]
+    python -m benchmarks.monitor_overhead [--rounds 40] [--probes]
 
-The aim is at most 3 % of the step time. Each round trains one epoch without and one with the monitor (order
-alternating), so that a slow moment of the machine hits both alike; the ratio is of medians, with the spread of the
-paired ratios beside it.
+The aim is at most 3 % of the step time. Each round trains one short epoch without, one with the monitor, and one more
+without as a control, in an order that changes from round to round, so that a slow moment of the machine hits all alike.
+What counts is processor time on one pinned core: on a shared machine the wall clock measures the neighbours. The result
+is the median of the paired ratios with its 95 % interval; what the control shows is the error of the measurement.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ |= {"OMP_NUM_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_NUM_INTEROP_THREADS": "1"}
 
 import keras
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from tuner.training.monitor import StabilityMonitor
 
-STEPS = 300
+STEPS = 100
+# The first rounds trace, compile and warm the caches.
+WARM_UP_ROUNDS = 2
+SIZES = ((8, 16), (16, 32), (32, 64))
 
 
 def model_for(filters: int) -> keras.Model:
@@ -43,45 +48,55 @@ def model_for(filters: int) -> keras.Model:
     return model
 
 
-def measure(*, filters: int, batch_size: int, rounds: int) -> tuple[list[float], list[float]]:
-    """Seconds of each epoch without and with the monitor."""
+def measure(*, filters: int, batch_size: int, rounds: int, has_probes: bool) -> np.ndarray:
+    """Processor seconds of each epoch without, with, and once more without; shape (rounds, 3)."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(STEPS * batch_size, 28, 28, 1)).astype("float32")
     y = rng.integers(0, 10, STEPS * batch_size)
-    plain, watched = model_for(filters), model_for(filters)
-    monitor = StabilityMonitor(2.3, metric="accuracy", num_classes=10)
-    runs = [(plain, [], []), (watched, [monitor], [])]
-    for number in range(rounds + 1):
-        for model, callbacks, seconds in runs if number % 2 else runs[::-1]:
-            started = time.perf_counter()
-            model.fit(x, y, batch_size=batch_size, epochs=1, verbose=0, callbacks=callbacks)
-            if number:  # the first round traces and compiles
-                seconds.append(time.perf_counter() - started)
-    return runs[0][2], runs[1][2]
+    models = [model_for(filters) for _ in range(3)]
+    monitor = StabilityMonitor(2.3, metric="accuracy", num_classes=10, probes=has_probes)
+    seconds = np.empty((rounds + WARM_UP_ROUNDS, 3))
+    for number in range(rounds + WARM_UP_ROUNDS):
+        for column in np.roll([0, 1, 2] if number % 2 else [2, 1, 0], number):
+            started = time.process_time()
+            callbacks = [monitor] if column == 1 else []
+            models[column].fit(x, y, batch_size=batch_size, epochs=1, verbose=0, callbacks=callbacks)
+            seconds[number, column] = time.process_time() - started
+    return seconds[WARM_UP_ROUNDS:]
+
+
+def told(ratios: np.ndarray) -> str:
+    """Median of paired ratios with its 95 % interval (by the order statistics of the sign test)."""
+    ordered = np.sort(ratios) - 1
+    rank = int(stats.binom.ppf(0.025, len(ordered), 0.5))
+    return f"{np.median(ordered):+.1%} ({ordered[rank]:+.1%} to {ordered[-1 - rank]:+.1%})"
 
 
 def main() -> None:
     """Print a table of step times and ratios."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=12)
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--probes", action="store_true", help="record the probe channels of the steps, too")
+    arguments = parser.parse_args()
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     table = Table(
-        title=f"{STEPS} steps an epoch, {rounds} rounds, Keras {keras.__version__} on {keras.backend.backend()}"
+        title=f"{STEPS} steps an epoch, {arguments.rounds} rounds, Keras {keras.__version__} on "
+        f"{keras.backend.backend()}, one core"
     )
-    for heading in ("filters", "batch", "ms a step without", "with", "overhead", "quartiles of paired ratios"):
+    for heading in ("filters", "batch", "ms a step", "µs more", "overhead (95 %)", "control (95 %)"):
         table.add_column(heading)
-    for filters, batch_size in ((8, 16), (16, 32), (32, 64)):
-        without, with_monitor = measure(filters=filters, batch_size=batch_size, rounds=rounds)
-        paired = [after / before - 1 for before, after in zip(without, with_monitor, strict=True)]
-        low, _, high = statistics.quantiles(paired, n=4)
-        medians = [1e3 * statistics.median(seconds) / STEPS for seconds in (without, with_monitor)]
+    for filters, batch_size in SIZES:
+        seconds = measure(filters=filters, batch_size=batch_size, rounds=arguments.rounds, has_probes=arguments.probes)
+        without, watched, control = seconds.T
+        base = (without + control) / 2
         table.add_row(
             str(filters),
             str(batch_size),
-            f"{medians[0]:.2f}",
-            f"{medians[1]:.2f}",
-            f"{medians[1] / medians[0] - 1:+.1%}",
-            f"{low:+.1%} to {high:+.1%}",
+            f"{1e3 * np.median(base) / STEPS:.2f}",
+            f"{1e6 * np.median(watched - base) / STEPS:+.0f}",
+            told(watched / base),
+            told(control / without),
         )
     Console(width=120).print(table)
 

@@ -7,7 +7,7 @@ from sklearn.datasets import load_digits
 
 from tuner.stability.score import first_failure
 from tuner.training.metrics import BalancedAccuracy, PlainAccuracy
-from tuner.training.monitor import StabilityMonitor, StepRecorder
+from tuner.training.monitor import RestartWatch, StabilityMonitor, StepRecorder
 
 
 @pytest.fixture(scope="module")
@@ -275,3 +275,126 @@ def test_a_single_output_is_read_as_the_loss_reads_it(from_logits, expected):
 
 def _constant(value):
     return keras.initializers.Constant(value)
+
+
+def test_a_model_trained_before_is_recorded_all_the_same(digits):
+    x, y = digits
+    model, monitor = compiled(), StabilityMonitor(2.3)
+    fitted(model, x, y)
+    fitted(model, x, y, monitor)
+    assert monitor.trace.step_loss.shape == (26,)
+    assert monitor.trace.validation_loss.shape == (2,)
+
+
+def test_epoch_loss_is_the_mean_over_samples_not_over_batches():
+    # Weight 1, no update: losses 1 (two rows) and 16 (one row).
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile(keras.optimizers.SGD(0.0), "mean_squared_error")
+    monitor = StabilityMonitor(1.0)
+    x = np.array([[1.0], [1.0], [4.0]], "float32")
+    model.fit(x, 0 * x, batch_size=2, shuffle=False, verbose=0, callbacks=[monitor])
+    trace = monitor.trace
+    np.testing.assert_allclose(trace.step_loss, [1, 16])
+    np.testing.assert_allclose(trace.grad_norm, [2, 32])
+    np.testing.assert_allclose(trace.train_loss, [6])
+
+
+def test_gradient_norm_of_a_scaled_loss_is_that_of_the_loss():
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")])
+    model.compile(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.0)), "mean_squared_error")
+    monitor = StabilityMonitor(1.0)
+    model.fit(np.array([[4.0]]), np.array([[0.0]]), verbose=0, callbacks=[monitor])
+    np.testing.assert_allclose(monitor.trace.grad_norm, [32])
+
+
+class OwnStep(keras.Model):
+    """The `train_step` of Keras's guide, which updates `self.metrics` one by one."""
+
+    updates_metrics = True
+
+    def __init__(self):
+        super().__init__()
+        self.flatten, self.dense = keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")
+
+    def call(self, x):
+        return self.dense(self.flatten(x))
+
+    def train_step(self, data):
+        import tensorflow as tf
+
+        x, y = data
+        with tf.GradientTape() as tape:
+            y_pred = self(x, training=True)
+            loss = self.compute_loss(y=y, y_pred=y_pred)
+        self.optimizer.apply(tape.gradient(loss, self.trainable_variables), self.trainable_variables)
+        for metric in self.metrics:
+            if metric.name == "loss":
+                metric.update_state(loss)
+            elif self.updates_metrics:
+                metric.update_state(y, y_pred)
+        return {metric.name: metric.result() for metric in self.metrics}
+
+
+class OwnStepWithoutMetrics(OwnStep):
+    updates_metrics = False
+
+
+@pytest.mark.parametrize(("kind", "num_steps"), [(OwnStep, 26), (OwnStepWithoutMetrics, 0)])
+def test_own_train_step_is_recorded_as_far_as_it_tells(digits, kind, num_steps):
+    model, monitor = kind(), StabilityMonitor(2.3, metric="accuracy", num_classes=10)
+    model.compile("adam", "sparse_categorical_crossentropy")
+    fitted(model, *digits, monitor)
+    trace = monitor.trace
+    assert not monitor.is_aside
+    assert trace.step_loss.shape == trace.grad_norm.shape == (num_steps,)
+    assert trace.train_loss.shape == trace.validation_loss.shape == trace.metrics["accuracy"].shape == (2,)
+    assert np.all(trace.train_loss > 0)
+
+
+@pytest.mark.parametrize(
+    ("rates", "expected"),
+    [
+        ([1, 1, 1], []),
+        ([0.1, 0.5, 1, 1], []),
+        ([0, 0.5, 1], []),
+        ([1, 0.5, 0.99], []),
+        ([1, 0.5, 1.0], [2]),
+        ([1, 0.51, 1.02], []),
+        ([1, 0.1, 0.01, 1, 0.1, 0.01, 1], [3, 6]),
+        ([0.1, 1, 0.1, 0.2, 1, 1], [3]),
+        ([1, 0, 0, 1e-9, 1], [3]),
+    ],
+    ids=["constant", "warm-up", "from zero", "less", "enough", "no fall", "twice", "gradual", "after zero"],
+)
+def test_a_rate_that_fell_and_rises_is_a_restart(rates, expected):
+    watch = RestartWatch()
+    assert watch.feed(rates) == expected
+    in_pieces = RestartWatch()
+    assert [step for step, rate in enumerate(rates) if in_pieces.feed([rate])] == expected
+
+
+def test_warm_restarts_of_a_schedule_are_events(digits):
+    schedule = keras.optimizers.schedules.CosineDecayRestarts(1e-3, first_decay_steps=10, t_mul=1.0)
+    monitor = StabilityMonitor(2.3)
+    fitted(compiled(optimizer=keras.optimizers.Adam(schedule), steps_per_execution=4), *digits, monitor)
+    assert monitor.trace.events == ((10, "warm_restart"), (20, "warm_restart"))
+
+
+def test_a_warm_up_is_no_event(digits):
+    schedule = keras.optimizers.schedules.CosineDecay(1e-5, 20, warmup_target=1e-3, warmup_steps=6)
+    monitor = StabilityMonitor(2.3)
+    fitted(compiled(optimizer=keras.optimizers.Adam(schedule)), *digits, monitor)
+    assert monitor.trace.events == ()
+
+
+def test_resumed_and_unfrozen_trainings_are_events(digits):
+    model, monitor = compiled(), StabilityMonitor(2.3)
+    model.layers[0].trainable = False
+    model.compile("adam", "sparse_categorical_crossentropy")
+    fitted(model, *digits, monitor, epochs=3, initial_epoch=2)
+    assert monitor.trace.events == ((0, "resume"),)
+    model.layers[0].trainable = True
+    model.compile("adam", "sparse_categorical_crossentropy")
+    fitted(model, *digits, monitor, epochs=4, initial_epoch=3)
+    assert monitor.trace.events == ((0, "resume"), (13, "resume"), (13, "unfreezing"))
+    assert monitor.trace.step_loss.shape == monitor.trace.grad_norm.shape == (26,)

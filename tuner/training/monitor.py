@@ -187,11 +187,6 @@ class StabilityMonitor(keras.callbacks.Callback):
         return rows[:, LOSS], rows[:, GRAD_NORM]
 
     @property
-    def buffers(self) -> list[Any]:
-        """The variables that it writes to at every step: who repeats steps puts their values back."""
-        return [] if self._recorder is None else [self._recorder.rows, self._recorder.count]
-
-    @property
     def trace(self) -> Trace:
         """Everything recorded so far."""
         epochs = {name: np.asarray(values, dtype=float) for name, values in self._epochs.items()}
@@ -204,7 +199,7 @@ class StabilityMonitor(keras.callbacks.Callback):
             validation_loss=epochs.get("validation_loss", np.empty(0)),
             learning_rate=epochs.get("learning_rate", np.empty(0)),
             seconds=epochs.get("seconds", np.empty(0)),
-            steps_per_epoch=max((len(rows) for rows in self._steps), default=1),
+            steps_per_epoch=max((1, *map(len, self._steps))),
             planned_epochs=max(self._planned_epochs, len(train_loss)),
             chance_loss=self._chance_loss or _first_finite(train_loss),
             metrics={name: epochs[name] for name in ("accuracy", "balanced_accuracy") if name in epochs},
@@ -228,6 +223,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         recorder = StepRecorder(model._compile_loss, capacity=capacity, num_columns=num_columns, metrics=metrics)
         # The list itself: a built functional model refuses new state through its attributes.
         model._metrics.append(recorder)
+        # A model that was trained before brings functions that know nothing of the recorder.
+        model.train_function = model.test_function = None
         self._recorder = recorder
         self._replaced = [Replacement(model, "compute_metrics", self._recording_compute_metrics)]
         if model.optimizer is not None:
@@ -331,7 +328,7 @@ class RestartWatch:
         for step, rate in enumerate(rates):
             if self._lowest is None:
                 self._peak = max(self._peak, rate)
-                self._lowest = rate if rate <= self._peak / RESTART_FACTOR else None
+                self._lowest = rate if rate < self._peak and rate <= self._peak / RESTART_FACTOR else None
             elif 0 < rate >= RESTART_FACTOR * self._lowest:
                 found.append(step)
                 self._peak, self._lowest = rate, None
@@ -368,8 +365,8 @@ class StepRecorder(keras.metrics.Metric):
 
     def note(self, noted: list[Any]) -> None:
         """What is known of the update whose loss the next `update_state` brings: gradient norm, rate, probes."""
-        # As tensors: Keras takes a variable in an attribute for one of the metric's own.
-        self._noted = tuple(keras.ops.convert_to_tensor(value, dtype="float32") for value in noted)
+        # Values: Keras takes a variable in an attribute for one of the metric's own.
+        self._noted = tuple(keras.ops.copy(value) for value in noted)
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Record one batch: of a training if there was an update, else of a validation."""
@@ -403,11 +400,12 @@ class StepRecorder(keras.metrics.Metric):
 
     def mark(self) -> None:
         """What is written from now on is what `since_mark` returns."""
-        self._noted = None
         self._marked = int(keras.ops.convert_to_numpy(self.count.value))
 
     def since_mark(self) -> FloatArray:
         """The steps since the mark, at most one buffer full; shape (steps, columns)."""
+        # Of a `train_step` that updates no metrics, something is left; the validation must not take it for its own.
+        self._noted = None
         total = int(keras.ops.convert_to_numpy(self.count.value))
         capacity = int(self.rows.shape[0])
         new = min(total - self._marked, capacity)

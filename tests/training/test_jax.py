@@ -1,0 +1,90 @@
+"""The monitor and a whole search under JAX, each in a process of its own: a backend is chosen once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+# Weight 1 without bias, no update: of a batch of value v the loss is v^2 and the gradient 2 v^2.
+SCRIPT = """
+import json, sys
+import keras
+import numpy as np
+from tuner import StabilityMonitor
+
+steps_per_execution = int(sys.argv[1])
+model = keras.Sequential([
+    keras.Input((1,)),
+    keras.layers.Dense(
+        1, use_bias=False, kernel_initializer="ones", kernel_regularizer=keras.regularizers.L2(0.5)
+    ),
+])
+schedule = keras.optimizers.schedules.CosineDecayRestarts(1e-9, first_decay_steps=5, t_mul=1.0)
+model.compile(keras.optimizers.SGD(schedule), "mean_squared_error", steps_per_execution=steps_per_execution)
+x = np.arange(1.0, 7.0, dtype="float32").repeat(2)[:, None]
+monitor = StabilityMonitor(1.0, probes=True, probe_data=(x, 0 * x))
+model.fit(
+    x, 0 * x, batch_size=2, epochs=2, shuffle=False, verbose=0,
+    validation_data=(x[:3], 0 * x[:3]), callbacks=[monitor],
+)
+trace = monitor.trace
+print(json.dumps({
+    "backend": keras.backend.backend(),
+    "step_loss": trace.step_loss.tolist(),
+    "grad_norm": trace.grad_norm.tolist(),
+    "train_loss": trace.train_loss.tolist(),
+    "validation_loss": trace.validation_loss.tolist(),
+    "channels": {name: values.tolist() for name, values in trace.channels.items()},
+    "events": trace.events,
+    "is_aside": monitor.is_aside,
+}))
+"""
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_known_losses_and_gradients_are_recorded(steps_per_execution):
+    # keras 3.15 with NumPy 2: the one warning that is not ours (see setup.cfg).
+    done = run("-W", "error::UserWarning", "-W", "error::RuntimeWarning", "-c", SCRIPT, str(steps_per_execution))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    squares = [1.0, 4.0, 9.0, 16.0, 25.0, 36.0]
+    assert found["backend"] == "jax"
+    assert not found["is_aside"]
+    assert found["step_loss"] == pytest.approx(squares * 2, rel=1e-5)
+    # The penalty 0.5 w^2 adds w = 1 to the gradient, and nothing to the loss.
+    assert found["grad_norm"] == pytest.approx([2 * square + 1 for square in squares] * 2, rel=1e-5)
+    assert found["train_loss"] == pytest.approx([sum(squares) / 6] * 2, rel=1e-5)
+    assert found["validation_loss"] == pytest.approx([2.0] * 2, rel=1e-5)
+    assert found["events"] == [[5, "warm_restart"], [10, "warm_restart"]]
+    assert found["channels"]["regularisation_frac"] == pytest.approx([0.5 / (0.5 + sum(squares) / 6)] * 2, rel=1e-5)
+    assert all(len(values) == 2 for values in found["channels"].values())
+
+
+@pytest.mark.slow
+def test_a_search_runs_under_jax(tmp_path):
+    options = ["--trials", "2", "--epochs", "2", "--confirm", "0", "--run", str(tmp_path / "run"), "--json"]
+    done = run("-m", "tuner", "search", *options)
+    assert done.returncode in (0, 1), done.stderr
+    found = json.loads(done.stdout)
+    assert found["trials"]["completed"] + found["trials"].get("not_learning", 0) == 2
+    assert found["best"]["val_accuracy"] > 0
