@@ -264,11 +264,6 @@ def _in_time(dataset: Dataset, *, test_rows: Rows | None, validation_rows: Rows 
     notes = ["Split in time: the first rows to train, the next to validate, the last to test (--split)."]
     if num_left_out:
         notes.append(f"{num_left_out:,} samples that reach across the borders of the parts were left out.")
-    if not len(rest):
-        raise DataError(
-            "A split in time leaves nothing to train on: all windows reach into the next part. Give a longer "
-            "recording, or lower --window."
-        )
     return _split(rest, validation_rows, test_rows, *notes)
 
 
@@ -277,6 +272,11 @@ def _cut(rows: Rows, num_last: int, order: npt.NDArray[np.float64], span: float)
     last = rows[-num_last:]
     first = rows[:-num_last]
     apart = first[order[first] + span <= order[last[0]]]
+    if not len(apart):
+        raise DataError(
+            "A split in time leaves nothing to train on: all windows reach into the next part. Give a longer "
+            "recording, or lower --window."
+        )
     return apart, last, len(first) - len(apart)
 
 
@@ -369,5 +369,7 @@ def fingerprint(x: npt.NDArray[Any], y: npt.NDArray[Any], split: Split) -> str:
         digest.update(f"{array.dtype.str} {array.shape};".encode())
         step = max(1, _CHUNK_BYTES // max(1, array[:1].nbytes))
         for start in range(0, len(array), step):
-            digest.update(np.ascontiguousarray(array[start : start + step]).data)
+            piece = array[start : start + step]
+            is_text = piece.dtype == object
+            digest.update("\0".join(map(str, piece)).encode() if is_text else np.ascontiguousarray(piece).data)
     return digest.hexdigest()

@@ -6,8 +6,10 @@ import contextlib
 import dataclasses
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from tuner.config import RESUMABLE_KEYS, SearchConfig
 from tuner.data import audit, cache, pipelines, sources, split
@@ -55,16 +57,18 @@ def describe_dataset(
     """
     spec = dataset.spec
     y_train = dataset.y[parts.train]
-    counts = (
-        np.bincount(dataset.y.astype(np.int64), minlength=spec.num_classes) if spec.num_classes else np.empty(0, int)
-    )
+
+    def counts_of(y: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        return np.bincount(y.astype(np.int64), minlength=spec.num_classes) if spec.num_classes else np.empty(0, int)
+
     if (config.metric in ("accuracy", "balanced_accuracy") and not spec.num_classes) or (
         config.objective == "val_accuracy" and not spec.num_classes
     ):
         raise ConfigError(
             "Accuracy needs classes, and the target is a number (regression). Use --metric loss --objective stable."
         )
-    metric = choose_metric(counts) if config.metric == "auto" else config.metric
+    # By the training part, like everything that is learned from the data.
+    metric = choose_metric(counts_of(y_train)) if config.metric == "auto" else config.metric
     # The target of a regression is scaled to variance 1 before training.
     chance_loss, chance_error = (
         chance_levels(y_train, num_classes=spec.num_classes, metric=metric) if spec.num_classes else (1.0, 1.0)
@@ -76,7 +80,7 @@ def describe_dataset(
         num_train=len(parts.train),
         num_validation=len(parts.validation),
         num_test=len(parts.test),
-        class_counts=tuple(int(count) for count in counts),
+        class_counts=tuple(counts_of(dataset.y).tolist()),
         num_features_missing=_num_features_missing(dataset.x),
         chance_loss=chance_loss,
         chance_error=chance_error,
