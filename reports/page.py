@@ -442,6 +442,9 @@ def _option_words(config: SearchConfig, skip: Sequence[str] = ()) -> list[str]:
         value = getattr(config, name)
         if name in skip or value == SearchConfig.model_fields[name].default:
             continue
+        if isinstance(value, bool):
+            words.append(f"--{'' if value else 'no-'}{name}")
+            continue
         words += [f"--{name.replace('_', '-')}", f"{value:g}s" if name == "time_limit" else str(value)]
     return words
 

@@ -239,6 +239,7 @@ def _run(
                     trials = load_trials(folder)
                     live.show_range(folder.load_rate_range())
                     live.update(trials, folder.load_confirm_plan())
+                    live.show_adaptation(folder.load_adaptation())
                     log.update(trials)
 
                 supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm)
@@ -372,8 +373,12 @@ def status(run: Path, as_json: bool) -> None:
     for trial in trials:
         if trial.outcome is Outcome.RUNNING and is_supervised:
             console.print(f"trial {trial.number}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
+    for fault in (fault for trial in trials for fault in trial.faults):
+        console.print(f"Left out: {fault}", highlight=False, markup=False, soft_wrap=True)
     if finished:
         console.print(progress.leaders_table(trials))
+        for line in progress.cause_lines(trials, folder.load_adaptation()):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
     else:
         console.print("No trial has finished yet.")
 

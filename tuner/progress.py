@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -24,6 +25,7 @@ from rich.text import Text
 from tuner.config import SearchConfig
 from tuner.records import (
     FINISHED_OUTCOMES,
+    Adaptation,
     ConfirmPlan,
     DatasetRecord,
     Outcome,
@@ -33,6 +35,8 @@ from tuner.records import (
     TrialRecord,
 )
 from tuner.search.plan import SEEDS
+from tuner.stability.adaptation import adaptation_lines
+from tuner.stability.explanation import explained, frequent_causes
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.store import storage_errors
@@ -41,6 +45,7 @@ __all__ = [
     "PROGRAM",
     "Events",
     "Progress",
+    "cause_lines",
     "describe_data",
     "duration",
     "leaders_table",
@@ -88,6 +93,7 @@ class Progress:
         self._fresh_shown: set[tuple[int, int]] = set()
         self._finished_before: int | None = None
         self._range_is_shown = False
+        self._steps_shown = 0
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal and detail != "quiet"
@@ -125,6 +131,12 @@ class Progress:
                 self._console.print(_fresh_line(run), highlight=False, markup=False, soft_wrap=True)
         if self._live:
             self._live.update(self._picture(trials, len(finished), best, plan))
+
+    def show_adaptation(self, found: Adaptation) -> None:
+        """Say once of each step how the search narrows or widens what it proposes from."""
+        for line in _step_lines(found, first=self._steps_shown) if self._detail != "quiet" else ():
+            self._console.print(f"adapting: {line}", highlight=False, markup=False, soft_wrap=True)
+        self._steps_shown = len(found.steps)
 
     def show_range(self, found: RateRange | None) -> None:
         """Say once which learning-rate range the search has measured."""
@@ -266,9 +278,10 @@ def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
     if trial.outcome.is_failed or trial.outcome is Outcome.NOT_LEARNING:
         told = f"{trial.outcome.replace('_', ' ')}{spent}. {_failure_text(trial)}"
     else:
-        told = f"{metric_text(trial)}{spent}"
+        told = f"{metric_text(trial)}{spent}" + (f". {trial.message}" if trial.message else "")
+    why = f". {explained(trial).capitalize()}" if explained(trial) else ""
     mark = "  <- best so far" if best is not None and best.number == trial.number else ""
-    return f"trial {trial.number}: {told}{mark}"
+    return f"trial {trial.number}: {told.removesuffix('.')}{why}{mark}"
 
 
 def _fresh_runs(trials: Sequence[TrialRecord]) -> list[SeedRun]:
@@ -310,19 +323,40 @@ def range_line(found: RateRange) -> str:
     )
 
 
+def cause_lines(trials: Sequence[TrialRecord], adaptation: Adaptation) -> list[str]:
+    """What made trials unstable so far, the most frequent cause first, and how the search adapts to it."""
+    lines = [
+        f"unstable, probably {cause}: trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+        for cause, numbers in frequent_causes(trials)
+    ]
+    current = dataclasses.replace(adaptation, steps=adaptation.steps[-1:])
+    return lines + [f"adapting: {line} (--no-adapt switches this off)" for line in _step_lines(current, first=0)]
+
+
+def _step_lines(adaptation: Adaptation, *, first: int) -> list[str]:
+    """All steps from one on, in sentences."""
+    steps = adaptation.steps
+    return [
+        line
+        for index in range(first, len(steps))
+        for line in adaptation_lines(steps[index], steps[index - 1] if index else None)
+    ]
+
+
 def leaders_table(trials: Sequence[TrialRecord]) -> Table:
     """The best finished trials as a table."""
     table = Table(box=box.SIMPLE_HEAD)
     for heading in ("trial", "objective", "stability", "margin"):
         table.add_column(heading, justify="right")
     table.add_column("result")
+    table.add_column("why unstable, and what to try")
     for trial in rank(trials)[:NUM_LEADERS]:
         stability = "" if trial.stability is None else f"{trial.stability:.2f}"
         told = _metrics_text(trial) if trial.seed_runs and not trial.outcome.is_failed else _failure_text(trial)
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
         # Text: messages of exceptions have brackets in them, which rich would take for markup.
         margin = trial.margin.text if trial.margin else ""
-        table.add_row(str(trial.number), objective, stability, margin, Text(told))
+        table.add_row(str(trial.number), objective, stability, margin, Text(told), Text(explained(trial)))
     return table
 
 

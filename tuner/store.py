@@ -11,6 +11,7 @@
         rate_range.json     learning-rate range that sweeps proposed, with --lr-range auto
         logs/               one log file per worker
         confirm.json        which trials are trained again on fresh seeds
+        adaptation.json     which ranges the search narrowed by itself, and why
         report.html
         test.json           what the test part was used for, once something was exported
         space.py            copy of the user's search space, if it is one
@@ -39,7 +40,17 @@ import pydantic
 
 from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
-from tuner.records import ConfirmPlan, DatasetRecord, RateRange, RateSweep, SeedRun, StabilityMargin, SweptTrial, Trace
+from tuner.records import (
+    Adaptation,
+    ConfirmPlan,
+    DatasetRecord,
+    RateRange,
+    RateSweep,
+    SeedRun,
+    StabilityMargin,
+    SweptTrial,
+    Trace,
+)
 
 __all__ = [
     "RunFolder",
@@ -184,6 +195,7 @@ class RunFolder:
         self.logs_dir = root / "logs"
         self.lock_file = root / ".lock"
         self.confirm_file = root / "confirm.json"
+        self.adaptation_file = root / "adaptation.json"
         self.report_file = root / "report.html"
         self.test_file = root / "test.json"
         self.space_file = root / "space.py"
@@ -197,7 +209,8 @@ class RunFolder:
         with storage_errors(root):
             # What was measured on other data or settings, before the first trial.
             shutil.rmtree(folder.margins_dir, ignore_errors=True)
-            folder.rate_range_file.unlink(missing_ok=True)
+            for file in (folder.rate_range_file, folder.adaptation_file):
+                file.unlink(missing_ok=True)
             folder.trials_dir.mkdir(exist_ok=True)
             folder.logs_dir.mkdir(exist_ok=True)
         return folder
@@ -260,7 +273,7 @@ class RunFolder:
         for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir):
             shutil.rmtree(folder, ignore_errors=True)
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
-        for file in (*files, self.rate_range_file):
+        for file in (*files, self.rate_range_file, self.adaptation_file):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.root.rmdir()
@@ -276,6 +289,10 @@ class RunFolder:
     def load_confirm_plan(self) -> ConfirmPlan | None:
         """Which trials are confirmed; None before the search came to that."""
         return read_json(self.confirm_file, ConfirmPlan) if self.confirm_file.is_file() else None
+
+    def load_adaptation(self) -> Adaptation:
+        """Which ranges the search has narrowed; no step before it did."""
+        return read_json(self.adaptation_file, Adaptation) if self.adaptation_file.is_file() else Adaptation()
 
     def load_environment(self) -> dict[str, str]:
         """Versions, hardware and command of the last start; empty before the first worker started."""
@@ -295,10 +312,21 @@ class RunFolder:
         write_trace(folder / "trace.npz", trace)
         write_json(folder / "record.json", run)
 
-    def load_seed_runs(self, trial: int) -> tuple[SeedRun, ...]:
-        """All finished seed runs of a trial, in the order of their index."""
-        files = sorted((self.trials_dir / f"{trial:04d}").glob("seed_*/record.json"))
-        return tuple(sorted((read_json(file, SeedRun) for file in files), key=lambda run: run.seed_index))
+    def load_seed_runs(self, trial: int, faults: list[str] | None = None) -> tuple[SeedRun, ...]:
+        """All finished seed runs of a trial, in the order of their index; damaged records are left out.
+
+        Args:
+            trial: Its number.
+            faults: Gets a sentence for each damaged record.
+        """
+        runs: list[SeedRun] = []
+        for file in sorted((self.trials_dir / f"{trial:04d}").glob("seed_*/record.json")):
+            try:
+                runs.append(read_json(file, SeedRun))
+            except RunError as error:
+                if faults is not None:
+                    faults.append(str(error))
+        return tuple(sorted(runs, key=lambda run: run.seed_index))
 
     def num_trained(self) -> int:
         """Number of finished seed runs."""

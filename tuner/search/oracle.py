@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import keras_tuner
@@ -14,11 +16,14 @@ from keras_tuner.engine import trial as trial_module
 
 from tuner.records import HyperparameterValue, Outcome
 from tuner.search.study import Study
+from tuner.stability.adaptation import SearchRange
 
 __all__ = ["OBJECTIVE", "StudyOracle"]
 
 # The name under which a trial's J is reported; minimised.
 OBJECTIVE = keras_tuner.Objective("objective", "min")
+# (number of the next trial, ranges) to those of the ranges that it is proposed from narrower ones of.
+Adapt = Callable[[int, Mapping[str, SearchRange]], Mapping[str, tuple[float, float]]]
 # Share of a step by which a range may miss a whole number of steps.
 STEP_TOLERANCE = 1e-8
 
@@ -33,13 +38,20 @@ class StudyOracle(keras_tuner.Oracle):
         study: The study.
         max_trials: Budget.
         hyperparameters: Search space, or None to have the tuner discover it.
+        adapt: Narrows ranges by what finished trials tell; None leaves them as they are.
     """
 
     def __init__(
-        self, study: Study, *, max_trials: int, hyperparameters: keras_tuner.HyperParameters | None = None
+        self,
+        study: Study,
+        *,
+        max_trials: int,
+        hyperparameters: keras_tuner.HyperParameters | None = None,
+        adapt: Adapt | None = None,
     ) -> None:
         super().__init__(objective=OBJECTIVE, max_trials=max_trials, hyperparameters=hyperparameters)
         self.study = study
+        self._adapt = adapt
         self.verbose = 0
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
         for number, values, score in study.finished():
@@ -60,7 +72,7 @@ class StudyOracle(keras_tuner.Oracle):
         proposal = self.study.ask(self.max_trials)
         if proposal is None:
             return trial_module.Trial(space, trial_id="none", status=trial_module.TrialStatus.STOPPED)
-        _suggest(space, proposal)
+        _suggest(space, proposal, self._adapt(proposal.number, _ranges(space)) if self._adapt else {})
         self.study.describe(proposal.number, dict(space.values))
         trial = trial_module.Trial(space, trial_id=str(proposal.number), status=trial_module.TrialStatus.RUNNING)
         self.trials[trial.trial_id] = trial
@@ -95,8 +107,40 @@ class _Defaults:
     """Stands in for an Optuna trial, for the trial that tries the defaults."""
 
 
-def _suggest(space: keras_tuner.HyperParameters, proposal: optuna.Trial | _Defaults) -> dict[str, HyperparameterValue]:
+def _ranges(space: keras_tuner.HyperParameters) -> dict[str, SearchRange]:
+    """The numbers of a space whose range may be narrowed: those without steps, and of one range each."""
+    counts = Counter(hyperparameter.name for hyperparameter in space.space)
+    return {
+        hyperparameter.name: SearchRange(
+            hyperparameter.min_value,
+            hyperparameter.max_value,
+            is_log=hyperparameter.sampling == "log",
+            is_whole=isinstance(hyperparameter, hyperparameter_types.Int),
+        )
+        for hyperparameter in space.space
+        if counts[hyperparameter.name] == 1
+        and isinstance(hyperparameter, hyperparameter_types.Float | hyperparameter_types.Int)
+        and hyperparameter.sampling in ("linear", "log")
+        and hyperparameter.min_value < hyperparameter.max_value
+        and hyperparameter.step == (1 if _is_plain_int(hyperparameter) else None)
+    }
+
+
+def _is_plain_int(hyperparameter: Any) -> bool:
+    return isinstance(hyperparameter, hyperparameter_types.Int) and hyperparameter.sampling == "linear"
+
+
+def _suggest(
+    space: keras_tuner.HyperParameters,
+    proposal: optuna.Trial | _Defaults,
+    narrowed: Mapping[str, tuple[float, float]] = MappingProxyType({}),
+) -> dict[str, HyperparameterValue]:
     """Fill a space with values, parents before children, only what is active.
+
+    Args:
+        space: It is filled.
+        proposal: Where the values come from.
+        narrowed: Narrower (low, high) of some.
 
     Returns:
         The values by parameter name of the study (fixed ones are no parameters).
@@ -113,7 +157,7 @@ def _suggest(space: keras_tuner.HyperParameters, proposal: optuna.Trial | _Defau
         value = (
             _default(hyperparameter)
             if isinstance(proposal, _Defaults)
-            else _suggest_one(proposal, names[index], hyperparameter)
+            else _suggest_one(proposal, names[index], hyperparameter, narrowed.get(hyperparameter.name))
         )
         space.values[hyperparameter.name] = parameters[names[index]] = value
     return parameters
@@ -155,18 +199,19 @@ def _steps(hyperparameter: Any) -> list[Any]:
     ]
 
 
-def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any) -> Any:
+def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any, narrowed: tuple[float, float] | None) -> Any:
     """Ask Optuna for one value. A logarithmic range in steps becomes a choice among its few values."""
     if isinstance(hyperparameter, hyperparameter_types.Boolean):
         return proposal.suggest_categorical(name, [False, True])
     if isinstance(hyperparameter, hyperparameter_types.Choice):
         return proposal.suggest_categorical(name, list(hyperparameter.values))
-    low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
-    if step is not None:
+    low, high = narrowed or (hyperparameter.min_value, hyperparameter.max_value)
+    step = hyperparameter.step
+    if step is not None and narrowed is None:
         if hyperparameter.sampling != "linear":
             return proposal.suggest_categorical(name, [*_steps(hyperparameter)])
         high = _steps(hyperparameter)[-1]
     is_log = hyperparameter.sampling == "log"
     if isinstance(hyperparameter, hyperparameter_types.Int):
-        return proposal.suggest_int(name, low, high, log=is_log, step=step or 1)
+        return proposal.suggest_int(name, int(low), int(high), log=is_log, step=step or 1)
     return proposal.suggest_float(name, low, high, log=is_log, step=step)

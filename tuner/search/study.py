@@ -193,7 +193,9 @@ def load_trials(folder: RunFolder) -> list[TrialRecord]:
 
 def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
     outcome = _outcome(trial)
-    seed_runs: Sequence[SeedRun] = folder.load_seed_runs(trial.number) if trial.state is TrialState.COMPLETE else ()
+    faults: list[str] = []
+    is_finished = trial.state is TrialState.COMPLETE
+    seed_runs: Sequence[SeedRun] = folder.load_seed_runs(trial.number, faults) if is_finished else ()
     return TrialRecord(
         number=trial.number,
         outcome=outcome,
@@ -201,13 +203,14 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         hyperparameters=dict(
             trial.user_attrs.get("hyperparameters", {} if outcome is Outcome.RUNNING else trial.params)
         ),
-        objective=trial.value if trial.state is TrialState.COMPLETE else None,
+        objective=trial.value if is_finished else None,
         seed_runs=tuple(seed_runs),
         epoch_losses=tuple(loss for _, loss in sorted(trial.intermediate_values.items()) if not math.isnan(loss)),
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         message=str(trial.user_attrs.get("message", "")),
-        margin=folder.load_margin(trial.number) if trial.state is TrialState.COMPLETE else None,
+        margin=folder.load_margin(trial.number) if is_finished else None,
+        faults=tuple(faults),
     )
 
 

@@ -1,0 +1,213 @@
+"""What the causes of finished trials agree on, as bounds of what later trials are proposed from.
+
+A pure function of the finished trials: with other evidence the bounds move, or are gone again. A bound needs several
+trials that were unstable, of one cause whose remedy is that bound; hardly any trial beyond it may speak against it; the
+best trials so far are never beyond it; and a third of the range always stays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from tuner.records import AdaptationStep, Narrowing, Outcome, TrialRecord
+from tuner.stability.explanation import top_cause
+from tuner.stability.ranking import STABLE
+from tuner.stability.remedies import apply_remedies
+
+__all__ = ["SearchRange", "adaptation_lines", "narrowed_ranges", "narrowings"]
+
+# Trials that must blame the same for a bound. Source: convention; two may agree by chance, since causes are no proof.
+MIN_AGREEING = 3
+# Share of the trials beyond a bound that must blame it. Source: convention.
+AGREEING_FRAC = 0.75
+# Causes below this confidence blame nothing. Source: convention; above it the first cause is mostly right (tests of the
+# diagnosis).
+BLAMED_CONFIDENCE = 0.4
+# Share of the trials with a usable model, at least one, that no bound may exclude. Source: convention.
+BEST_FRAC = 0.25
+# Share of a range, on its own scale, that always stays. Source: convention.
+KEPT_FRAC = 1 / 3
+
+
+@dataclass(frozen=True)
+class SearchRange:
+    """The range of a number as the user and the search space have it.
+
+    Attributes:
+        is_log: Whether its scale is logarithmic; then `low` > 0.
+        is_whole: Whether it takes whole numbers only.
+    """
+
+    low: float
+    high: float
+    is_log: bool = False
+    is_whole: bool = False
+
+    def at(self, frac: float) -> float:
+        """The value at this share of the range, on its scale."""
+        if self.is_log:
+            return self.low * math.exp(frac * math.log(self.high / self.low))
+        return self.low + frac * (self.high - self.low)
+
+    def frac(self, value: float) -> float:
+        """The share of the range, on its scale, that lies below a value."""
+        if self.is_log:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True)
+class _Blame:
+    """What the cause of one trial wants excluded, its own value included."""
+
+    trial: int
+    parameter: str
+    side: Literal["upper", "lower"]
+    bound: float
+    cause: str
+
+
+def narrowings(trials: Iterable[TrialRecord], ranges: Mapping[str, SearchRange]) -> tuple[Narrowing, ...]:
+    """The bounds that finished trials agree on, in the order of the ranges.
+
+    Args:
+        trials: In any order; unfinished ones, and those that left no training to explain, do not count.
+        ranges: What may be narrowed, by hyperparameter.
+    """
+    known = sorted((trial for trial in trials if _is_known(trial)), key=lambda trial: trial.number)
+    blames = [blame for trial in known if (blame := _blame(trial, ranges)) is not None]
+    found = [
+        _agreed(name, side, ranges[name], known=known, blames=blames) for name in ranges for side in ("upper", "lower")
+    ]
+    return tuple(narrowing for narrowing in found if narrowing is not None)
+
+
+def narrowed_ranges(ranges: Mapping[str, SearchRange], found: Iterable[Narrowing]) -> dict[str, tuple[float, float]]:
+    """The ranges that are not whole any more, as (low, high)."""
+    result: dict[str, tuple[float, float]] = {}
+    for narrowing in found:
+        whole = ranges[narrowing.parameter]
+        low, high = result.get(narrowing.parameter, (whole.low, whole.high))
+        if narrowing.side == "upper":
+            result[narrowing.parameter] = (low, narrowing.bound)
+        else:
+            # Bounds that are fair one by one may leave too little between them.
+            highest = whole.at(max(0.0, whole.frac(high) - KEPT_FRAC))
+            highest = math.floor(highest) if whole.is_whole else highest
+            result[narrowing.parameter] = (min(narrowing.bound, highest), high)
+    return result
+
+
+def adaptation_lines(step: AdaptationStep, before: AdaptationStep | None = None) -> list[str]:
+    """What a step changes, in sentences for the user.
+
+    Args:
+        step: The step.
+        before: The one before it, if there is one.
+    """
+    old = {(each.parameter, each.side): each for each in (before.ranges if before else ())}
+    new = {(each.parameter, each.side): each for each in step.ranges}
+    lines = [
+        f"from trial {step.since} on {each.parameter} is searched {_words(each)}: trials {_listed(each.trials)} were "
+        f"unstable beyond that, most likely because of: {each.cause.replace('_', ' ')}"
+        for key, each in new.items()
+        if key not in old or old[key].bound != each.bound
+    ]
+    return lines + [
+        f"from trial {step.since} on {parameter} is searched {'up' if side == 'upper' else 'down'} to "
+        f"{old[parameter, side].whole[side == 'upper']:g} again: later trials speak against the narrower range"
+        for parameter, side in old
+        if (parameter, side) not in new
+    ]
+
+
+def _words(narrowing: Narrowing) -> str:
+    low, high = narrowing.whole
+    verb = "only up to" if narrowing.side == "upper" else "only from"
+    return f"{verb} {narrowing.bound:.3g} (the range is {low:g} to {high:g})"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    *others, last = map(str, numbers)
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def _is_known(trial: TrialRecord) -> bool:
+    return trial.outcome in (Outcome.COMPLETED, Outcome.NOT_LEARNING, Outcome.DIVERGED) and bool(trial.seed_runs)
+
+
+def _is_unstable(trial: TrialRecord) -> bool:
+    first = min(trial.seed_runs, key=lambda run: run.seed_index)
+    return trial.outcome is not Outcome.COMPLETED or bool(first.ended_by) or first.score.stability < STABLE
+
+
+def _blame(trial: TrialRecord, ranges: Mapping[str, SearchRange]) -> _Blame | None:
+    """The first remedy of the trial's cause that would have excluded it."""
+    cause = top_cause(trial)
+    if cause is None or cause.confidence < BLAMED_CONFIDENCE or not _is_unstable(trial):
+        return None
+    for remedy in cause.remedies:
+        value = _number(trial, remedy.parameter)
+        if value is None or remedy.parameter not in ranges:
+            continue
+        whole = {remedy.parameter: (ranges[remedy.parameter].low, ranges[remedy.parameter].high)}
+        low, high = apply_remedies(whole, trial.hyperparameters, [remedy])[remedy.parameter]
+        if value > high:
+            return _Blame(trial.number, remedy.parameter, "upper", high, cause.code)
+        if value < low:
+            return _Blame(trial.number, remedy.parameter, "lower", low, cause.code)
+    return None
+
+
+def _agreed(
+    name: str,
+    side: Literal["upper", "lower"],
+    whole: SearchRange,
+    *,
+    known: Sequence[TrialRecord],
+    blames: Iterable[_Blame],
+) -> Narrowing | None:
+    """The narrowest bound on one side that enough trials agree on."""
+    blamed = {blame.trial: blame for blame in blames if (blame.parameter, blame.side) == (name, side)}
+    values = {trial.number: value for trial in known if (value := _number(trial, name)) is not None}
+    protected = [values[trial.number] for trial in _best(known) if trial.number in values]
+
+    def is_beyond(value: float, bound: float) -> bool:
+        return value > bound if side == "upper" else value < bound
+
+    bounds = {_kept(blame.bound, side, whole) for blame in blamed.values()}
+    for bound in sorted(bounds, reverse=side == "lower"):
+        beyond = [number for number, value in values.items() if is_beyond(value, bound)]
+        agreeing = [number for number in beyond if number in blamed]
+        is_shared = len(agreeing) >= max(MIN_AGREEING, AGREEING_FRAC * len(beyond))
+        if is_shared and not any(is_beyond(value, bound) for value in protected):
+            causes = Counter(blamed[number].cause for number in agreeing)
+            return Narrowing(
+                name, side, bound, whole=(whole.low, whole.high), cause=causes.most_common(1)[0][0],
+                trials=tuple(agreeing),
+            )  # fmt: skip
+    return None
+
+
+def _best(known: Sequence[TrialRecord]) -> list[TrialRecord]:
+    usable = [trial for trial in known if trial.outcome is Outcome.COMPLETED and trial.objective is not None]
+    ordered = sorted(usable, key=lambda trial: (trial.objective, trial.number))
+    return ordered[: math.ceil(BEST_FRAC * len(ordered))]
+
+
+def _kept(bound: float, side: Literal["upper", "lower"], whole: SearchRange) -> float:
+    """The bound, moved outward to where a third of the range stays, and to a whole number."""
+    if side == "upper":
+        kept = max(bound, whole.at(KEPT_FRAC))
+        return float(math.ceil(kept)) if whole.is_whole else kept
+    kept = min(bound, whole.at(1 - KEPT_FRAC))
+    return float(math.floor(kept)) if whole.is_whole else kept
+
+
+def _number(trial: TrialRecord, name: str) -> float | None:
+    value = trial.hyperparameters.get(name)
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
