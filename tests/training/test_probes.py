@@ -37,6 +37,20 @@ def test_update_ratio_is_that_of_the_step():
     assert channels["update_ratio"] == pytest.approx([-1.0], abs=1e-5)
 
 
+@pytest.mark.parametrize("steps_per_execution", [1, 4])
+def test_the_update_ratio_of_plain_descent_is_rate_times_gradient_over_weights(steps_per_execution):
+    keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(320, 4)).astype("float32")
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(1, use_bias=False)])
+    model.compile(keras.optimizers.SGD(1e-4), "mse", steps_per_execution=steps_per_execution)
+    size = np.linalg.norm(model.get_weights()[0])
+    monitor = StabilityMonitor(probes=True)
+    model.fit(x, x[:, 0], epochs=1, verbose=0, callbacks=[monitor])
+    expected = np.log10(1e-4 * np.median(monitor.trace.grad_norm) / size)
+    assert monitor.trace.channels["update_ratio"][0] == pytest.approx(expected, abs=0.02)
+
+
 def test_update_ratio_of_a_standstill_is_tiny_and_finite():
     assert recorded(sequential(dense(2.0), rate=0.0))["update_ratio"].tolist() == [-30.0]
 

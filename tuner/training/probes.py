@@ -53,6 +53,7 @@ def global_norm(tensors: Sequence[Any]) -> Any:
 
 def snapshot(variables: Sequence[Any]) -> list[Any]:
     """The values of the variables before an update; runs in the compiled step."""
+    # A copy reads now; under TensorFlow a variable is read wherever it is used, so after the update.
     return [keras.ops.copy(variable) for variable in variables]
 
 
