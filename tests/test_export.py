@@ -11,16 +11,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from PIL import Image
 
-from tuner.bundle import read_config
+from tuner.bundle import BundleConfig, read_config
 from tuner.config import SearchConfig
 from tuner.data import cache, sources
-from tuner.data.split import make_split
+from tuner.data.split import split_dataset
 from tuner.errors import BundleError, DataError, RunError
-from tuner.export import export_bundle
+from tuner.export import export_bundle, write_bundle
 from tuner.inference import load_model, outputs, predict_file
 from tuner.records import Outcome
 from tuner.retrain import train_again
@@ -171,15 +172,97 @@ def test_predictions_equal_those_of_the_trained_model_on_the_prepared_data(run, 
 
 def test_script_reads_and_splits_the_data_as_the_search_did(run, bundle):
     config = run.load_config()
-    ours = sources.load(config.data, sources.ReadOptions(target=config.target))
-    x, y, test_rows = script(bundle).read_data(config.data)
+    ours = sources.load(config.data, sources.ReadOptions.of(config))
+    x, y, given = script(bundle).read_data(config.data)
     np.testing.assert_array_equal(np.asarray(x, float), np.asarray(ours.x, float).reshape(x.shape))
     np.testing.assert_allclose(y, ours.y)
-    split = make_split(ours.y, task=ours.spec.task, seed=config.seed, test_rows=ours.test_rows)
+    _, _, split = cache.load_raw(run.data_dir)
     for found, expected in zip(
-        script(bundle).split(y, test_rows), (split.train, split.validation, split.test), strict=True
+        script(bundle).split(y, given), (split.train, split.validation, split.test), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
+
+
+def messy_table(root: Path) -> SearchConfig:
+    """Decimal commas, a code for missing values, dates, words, and files of their own for validation and test."""
+    rng = np.random.default_rng(3)
+    values = rng.normal(5, 2, 90).round(2)
+    head = "Tag;größe;farbe;last;wert;;\n"
+
+    def rows(start, end, mark=","):
+        cells = (
+            f"{1 + row % 28}.03.2024;{-200 if row % 9 == 0 else values[row]};{('rot', 'blau', '')[row % 3]};{row};"
+            f"{'' if row == 5 else 2 * values[row]};;\n"
+            for row in range(start, end)
+        )
+        return "".join(cells).replace(".", mark).replace(f"{mark}03{mark}", ".03.")
+
+    (root / "main.csv").write_bytes((head + rows(0, 60) + ";;;;;;\n").encode("cp1252"))
+    (root / "validation.csv").write_text(head + rows(60, 75), encoding="cp1252")
+    (root / "test.csv").write_text((head + rows(75, 90)), encoding="cp1252")
+    return SearchConfig(
+        data=str(root / "main.csv"),
+        na="-200",
+        drop="last",
+        validation=str(root / "validation.csv"),
+        test=str(root / "test.csv"),
+    )
+
+
+def quoted_messages(root: Path) -> SearchConfig:
+    """Two columns of text with quotation marks that enclose nothing, no header, some texts missing or twice."""
+    lines = [f'{("ham", "spam")[row % 3 == 0]}\t"message {row % 50}, no {row}\tänd" {row % 7}' for row in range(60)]
+    lines = [line.replace('änd"', "änd") if row % 2 else line for row, line in enumerate(lines)]
+    (root / "sms.tsv").write_text("\n".join([*lines, "ham\t\t"]), encoding="utf-8")
+    return SearchConfig(data=str(root / "sms.tsv"), target="c0", text="c1,c2")
+
+
+def workbook(root: Path) -> SearchConfig:
+    """An Excel file with an empty cell, and a column of words."""
+    import pandas as pd
+
+    frame = pd.DataFrame({"a": range(40), "b": [None, 1.5] * 20, "c": ["x", "y"] * 20, "label": [0, 1, 2, 1] * 10})
+    frame.to_excel(root / "book.xlsx", index=False)
+    return SearchConfig(data=str(root / "book.xlsx"), na="7")
+
+
+@pytest.mark.parametrize("make", [messy_table, quoted_messages, workbook])
+def test_script_reads_tables_as_users_have_them(make, tmp_path):
+    config = make(tmp_path)
+    ours = sources.load(config.data, sources.ReadOptions.of(config))
+    split = split_dataset(ours, seed=0)
+    cache.save_raw(tmp_path / "data", ours, split)
+    prepared = cache.prepared(tmp_path / "data", ours.spec, {})
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3)])
+    model.compile("adam", "mse")
+    described = BundleConfig(
+        run="run",
+        trial=0,
+        source=config.data,
+        fingerprint="",
+        data=ours.spec,
+        space=ours.spec.kind,
+        hyperparameters={},
+        epochs=1,
+        seed=0,
+        split_seed=0,
+        metric="loss",
+        stability_weight=0.2,
+        validation={},
+        test={},
+        stability=1.0,
+    )
+    bundle = tmp_path / "bundle"
+    write_bundle(bundle, described, model=model, prepared=prepared, space_file=tmp_path, data_dir=tmp_path / "data")
+    module = script(bundle)
+    x, y, given = module.read_data(config.data)
+    np.testing.assert_array_equal(x, ours.x)
+    np.testing.assert_array_equal(y, ours.y)
+    for found, expected in zip(module.split(y, given), (split.train, split.validation, split.test), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    other = module.split(y[:-3], {name: rows[:-3] for name, rows in given.items()})
+    assert sorted(np.concatenate(other).tolist()) == list(range(len(y) - 3))
+    assert read_config(bundle).data == ours.spec
 
 
 def test_script_has_the_same_pipeline(run, bundle):

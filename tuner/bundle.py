@@ -5,6 +5,8 @@ model.keras         the trained model, plain Keras layers
 pipeline.skops      the fitted scikit-learn pipeline (target_scaler.skops beside it for regression)
 preprocessing/      the transformers that scikit-learn does not have
 train.py            stand-alone script that trains the configuration again
+split.npz           rows of training, validation and test
+series.csv          names and targets of the series, if the data is a folder of tables
 requirements.txt    what train.py needs
 README.md           model card
 space.py            the user's search space, if it was one
@@ -87,6 +89,8 @@ class Bundle:
         self.pipeline_file = root / "pipeline.skops"
         self.target_scaler_file = root / "target_scaler.skops"
         self.preprocessing_dir = root / "preprocessing"
+        self.series_file = root / "series.csv"
+        self.split_file = root / "split.npz"
         self.train_file = root / "train.py"
         self.requirements_file = root / "requirements.txt"
         self.card_file = root / "README.md"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import importlib.metadata
+import io
 import math
 import os
 import shutil
@@ -13,12 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import numpy as np
+import numpy.typing as npt
 from sklearn.pipeline import FeatureUnion, Pipeline
 
 import tuner
 from tuner.bundle import Bundle, BundleConfig, write_config, write_manifest
 from tuner.config import SearchConfig
-from tuner.data import cache, pipelines, split, transformers
+from tuner.data import audio, cache, frames, pipelines, split, transformers
 from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
@@ -35,8 +39,19 @@ from tuner.training.losses import wants_one_hot
 __all__ = ["export_bundle", "finite", "package_versions", "refuse_occupied", "write_bundle"]
 
 # Packages whose versions a bundle names, and those of them that train.py needs.
-_PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "scipy", "pandas", "pyarrow", "pillow", "skops")
-_SCRIPT_PACKAGES = ("tensorflow", "keras", "scikit-learn", "numpy", "pandas", "pyarrow", "pillow")
+_SCRIPT_PACKAGES = (
+    "tensorflow",
+    "keras",
+    "scikit-learn",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "openpyxl",
+    "pillow",
+    "soundfile",
+)
+_PACKAGES = (*_SCRIPT_PACKAGES, "skops")
 
 
 def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) -> list[str]:
@@ -65,7 +80,15 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
     test = evaluate(model, part, target_scaler=prepared.target_scaler)
     notes = _note_test_use(folder, run, test)
     config = _bundle_config(folder, dataset, record, run, test)
-    write_bundle(output, config, model=model, prepared=prepared, space_file=folder.space_file, notes=notes)
+    write_bundle(
+        output,
+        config,
+        model=model,
+        prepared=prepared,
+        space_file=folder.space_file,
+        data_dir=folder.data_dir,
+        notes=notes,
+    )
     figures = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in test.items())
     return [
         f"Bundle of trial {record.number} written to {output} ({_confirmation(record)}).",
@@ -83,6 +106,7 @@ def write_bundle(
     model: Any,
     prepared: Prepared,
     space_file: Path,
+    data_dir: Path,
     notes: Sequence[str] = (),
 ) -> None:
     """Write a bundle; it appears complete or not at all.
@@ -93,6 +117,7 @@ def write_bundle(
         model: Trained, plain Keras.
         prepared: Holds the fitted pipeline.
         space_file: Copied if the configuration names a space of the user's.
+        data_dir: Where the data of its run lies, whose split is copied.
         notes: For the model card.
 
     Raises:
@@ -112,7 +137,11 @@ def write_bundle(
         if config.space.startswith("space.py:"):
             shutil.copyfile(space_file, bundle.space_file)
         write_config(bundle.config_file, config)
-        for file, text in _rendered(bundle, config, model=model, notes=notes).items():
+        _, y, rows = cache.load_raw(data_dir)
+        if config.data.form == "sequence_folder":
+            write_text(bundle.series_file, _series_text(y, cache.load_row_names(data_dir), config.data))
+        np.savez(bundle.split_file, train=rows.train, validation=rows.validation, test=rows.test)
+        for file, text in _rendered(bundle, config, model=model, num_rows=len(y), notes=notes).items():
             write_text(file, text)
         write_manifest(temporary)
 
@@ -251,7 +280,17 @@ def _bundled_space(config: SearchConfig, spec: DataSpec) -> str:
     return f"space.py:{config.space.rpartition(':')[2]}" if ":" in config.space else config.space
 
 
-def _rendered(bundle: Bundle, config: BundleConfig, *, model: Any, notes: Sequence[str]) -> dict[Path, str]:
+def _series_text(y: npt.NDArray[Any], names: Sequence[str], spec: DataSpec) -> str:
+    """Names and targets of the series of a folder as CSV."""
+    targets = [spec.class_names[code] for code in y.tolist()] if spec.class_names else y.tolist()
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\n").writerows([("row", "target"), *zip(names, targets, strict=True)])
+    return stream.getvalue()
+
+
+def _rendered(
+    bundle: Bundle, config: BundleConfig, *, model: Any, num_rows: int, notes: Sequence[str]
+) -> dict[Path, str]:
     """Training script, model card and requirements."""
     unfitted = pipelines.build(config.data, {name: str(value) for name, value in config.hyperparameters.items()})
     values = {
@@ -259,6 +298,12 @@ def _rendered(bundle: Bundle, config: BundleConfig, *, model: Any, notes: Sequen
         "pipeline": _constructor_text(unfitted),
         "imports": _script_imports(unfitted, config.data),
         "split": split,
+        "num_rows": num_rows,
+        "audio": audio,
+        "is_series": config.data.form in ("long_table", "recording", "sequence_folder"),
+        "is_table": config.data.form in ("table", "text_table"),
+        "read_csv": frames.csv_options(config.data.reading),
+        "parts": {part: config.data.reading[part] for part in ("validation", "test") if part in config.data.reading},
         "batch_size": config.hyperparameters.get("batch_size", 32),
         "is_weighted": config.hyperparameters.get("balance") == "class_weights",
         "one_hot": wants_one_hot(model),
@@ -303,6 +348,8 @@ def _script_imports(estimator: Any, spec: DataSpec) -> dict[str, list[str]]:
         modules["sklearn.datasets"] = {"load_digits"}
     if spec.form == "image_folder":
         modules["PIL"] = {"Image", "ImageOps"}
+    if spec.form == "audio_folder":
+        modules["scipy.signal"] = {"resample_poly"}
     for part in parts:
         modules.setdefault(_public_module(type(part)), set()).add(type(part).__name__)
     lines = {module: f"from {module} import {', '.join(sorted(found))}" for module, found in sorted(modules.items())}

@@ -10,6 +10,7 @@ from typing import Any
 from tuner.bundle import BundleConfig, read_config
 from tuner.config import SearchConfig
 from tuner.data import cache
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError
 from tuner.export import finite, package_versions, refuse_occupied, write_bundle
 from tuner.inference import evaluate
@@ -77,10 +78,7 @@ def _workspace(config: BundleConfig, root: Path) -> tuple[RunFolder, DatasetReco
     search_config = SearchConfig.model_validate(
         {
             "data": config.source,
-            "target": spec.target,
-            "task": spec.task if spec.form in ("table", "npz") else "auto",
-            "kind": spec.kind if spec.form == "npz" else "auto",
-            "image_size": max(spec.input_shape[:2]) if spec.form == "image_folder" else None,
+            **ReadOptions.repeating(spec).given,
             "metric": config.metric,
             "seed": config.split_seed,
             "stability_weight": config.stability_weight,
@@ -140,5 +138,8 @@ def _export(
         fresh_errors=(),
         num_fresh_failed=0,
     )
-    write_bundle(output, again, model=training.model, prepared=prepared, space_file=base / "space.py")
+    space_file = base / "space.py"
+    write_bundle(
+        output, again, model=training.model, prepared=prepared, space_file=space_file, data_dir=folder.data_dir
+    )
     return test

@@ -19,7 +19,7 @@ from typing import Literal
 
 from tuner.errors import DataError
 
-__all__ = ["WHITESPACE", "Dialect", "detect", "is_number", "is_utf8"]
+__all__ = ["WHITESPACE", "Dialect", "detect", "is_number", "is_utf8", "separator_of"]
 
 # As pandas writes "any run of spaces and tabs".
 WHITESPACE = r"\s+"
@@ -47,7 +47,7 @@ MIXED_FRAC = 0.5
 UTF16_ZERO_FRAC = 0.2
 
 # What a text that is not UTF-8 may be written in; others have to be named.
-LEGACY_ENCODINGS = ("gb18030", "cp932", "big5", "cp949", "euc_jp", "cp1252", "cp1251", "cp1250")
+LEGACY_ENCODINGS = ("gb18030", "cp932", "big5", "cp949", "euc_jp", "cp1252", "cp1251")
 
 _BYTE_ORDER_MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -63,9 +63,14 @@ _LARGEST_CELL = 2**31 - 1
 # A line that no file has: characters of private use.
 _END = "\uf8ff\ue000\uf8ff"
 
-# Runs of bytes outside ASCII, and those of one byte: in Latin text most stand alone, in Chinese or Japanese few do.
+# Share of the runs of bytes outside ASCII that must be one or two Latin characters beside a letter of ASCII for a text
+# to be Western European. Source: so accents stand; words in Cyrillic, Chinese or Japanese stand alone and are longer.
+LATIN_FRAC = 0.5
+
 _STRANGE_BYTES = re.compile(rb"[\x80-\xff]+")
-_LONE_BYTE = re.compile(rb"(?<![\x80-\xff])[\x80-\xff](?![\x80-\xff])")
+# Accented letters, and the curved quotation marks and dashes of Windows.
+_LATIN = rb"[\xc0-\xff\x91-\x97]{1,2}"
+_ACCENTS = re.compile(rb"(?:(?<=[A-Za-z])%b|(?<![\x80-\xff])%b(?=[A-Za-z]))(?![\x80-\xff])" % (_LATIN, _LATIN))
 
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")
@@ -163,20 +168,20 @@ def detect(path: Path, *, sep: str | None = None, decimal: str | None = None, en
     sample = _sample(path, codec)
     if not sample:
         raise DataError(f"{path.name!r} is empty. Expected: a header line, then one sample a row.")
-    separator = _checked_separator(sep) if sep else _find_separator(sample)
-    scan, is_quoted = _scan_rows(path, codec, separator, notes)
-    rows = [row for _, row in _rows(sample, separator, is_quoted=is_quoted) if any(row)]
+    character = separator_of(sep) if sep else _find_separator(sample)
+    scan, is_quoted = _scan_rows(path, codec, character, notes)
+    rows = [row for _, row in _rows(sample, character, is_quoted=is_quoted) if any(row)]
     has_header = _has_header(rows)
     columns = _columns(path, scan, has_header=has_header, notes=notes)
     if has_header:
         _refuse_more_headers(path, rows, scan)
     return Dialect(
         encoding=codec,
-        sep=separator,
+        sep=character,
         decimal=decimal or _find_decimal(rows, notes),
         is_quoted=is_quoted,
         has_header=has_header,
-        has_row_names=has_header and len(columns) > len(scan.first) and not scan.ends_empty,
+        has_row_names=has_header and len(columns) > len(scan.first),
         columns=columns,
         num_rows=scan.widths.total() + (not has_header),
         notes=tuple(notes),
@@ -206,6 +211,18 @@ def _scan_rows(path: Path, codec: str, separator: str, notes: list[str]) -> tupl
     if scan.num_spanning:
         notes.append(f"{scan.num_spanning:,} rows have line breaks inside quoted cells.")
     return scan, True
+
+
+def separator_of(sep: str) -> str:
+    """What `--sep` means: a character, or for `tab` and `space` what pandas takes for them.
+
+    Raises:
+        DataError: It cannot separate fields.
+    """
+    found = _SEPARATOR_NAMES.get(sep, sep)
+    if found != WHITESPACE and (len(found) != 1 or found in '\r\n".'):
+        raise DataError(f"--sep {sep!r} cannot separate fields. Give one character such as ';', or tab, or space.")
+    return found
 
 
 def is_number(field: str) -> bool:
@@ -304,18 +321,16 @@ def _find_legacy_encoding(path: Path) -> str:
             f"{num_lines:,} lines outside ASCII are. Save it in one encoding, or name one with --encoding."
         )
     sample = b"".join(strange)
-    found = charset_normalizer.from_bytes(sample, cp_isolation=list(LEGACY_ENCODINGS)).best()
-    codec = found.encoding if found else ""
-    if codec == "cp1250" and sample.decode("cp1252", "replace") == str(found):
-        codec = "cp1252"
-    if not codec and len(_LONE_BYTE.findall(sample)) > len(_STRANGE_BYTES.findall(sample)) / 2:
-        codec = "cp1252"
+    codec = "cp1252"
+    if len(_ACCENTS.findall(sample)) <= LATIN_FRAC * len(_STRANGE_BYTES.findall(sample)):
+        found = charset_normalizer.from_bytes(sample, cp_isolation=list(LEGACY_ENCODINGS)).best()
+        codec = found.encoding if found else ""
     if not codec or _first_fault(path, codec) is not None:
         raise DataError(
             f"{path.name!r} is not UTF-8 (line {first_fault:,}), and no other encoding fits it well. Name it with "
             "--encoding, such as latin-1, gb18030 or shift_jis, or save the file as UTF-8."
         )
-    return str(codec)
+    return codec
 
 
 def _sample(path: Path, codec: str) -> list[str]:
@@ -324,13 +339,6 @@ def _sample(path: Path, codec: str) -> list[str]:
         text = stream.read(SAMPLE_CHARACTERS)
         text += stream.readline() if len(text) == SAMPLE_CHARACTERS else ""
     return [line for line in io.StringIO(text, newline="") if line.strip()]
-
-
-def _checked_separator(sep: str) -> str:
-    separator = _SEPARATOR_NAMES.get(sep, sep)
-    if separator != WHITESPACE and (len(separator) != 1 or separator in '\r\n".'):
-        raise DataError(f"--sep {sep!r} cannot separate fields. Give one character such as ';', or tab, or space.")
-    return separator
 
 
 def _find_separator(lines: list[str]) -> str:
@@ -398,9 +406,12 @@ def _columns(path: Path, scan: _Scan, *, has_header: bool, notes: list[str]) -> 
         notes.append(f"{path.name!r} has no header; its columns are called c0 to c{usual - 1}.")
         return tuple(f"c{column}" for column in range(usual))
     names = [name.strip() for name in scan.first]
-    if len(names) == usual - 1 and scan.ends_empty:
-        return (*names, "")
-    if len(names) == usual - 1:
+    if len(names) == usual - 1 > 1 and scan.ends_empty:
+        raise DataError(
+            f"The rows of {path.name!r} end in a separator that its header does not have. Add it to the header, or "
+            "remove it from the rows."
+        )
+    if len(names) == usual - 1 > 1:
         notes.append("Rows have one field more than the header; the first was taken for a row number and ignored.")
         return ("", *names)
     if len(names) != usual:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +23,7 @@ from tuner.errors import DataError, did_you_mean
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE_SUFFIXES", "TEXT_SUFFIXES", "Table", "listed", "no_column", "read", "split_names"]
+__all__ = ["TABLE_SUFFIXES", "TEXT_SUFFIXES", "Table", "csv_options", "listed", "no_column", "read", "split_names"]
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx")
@@ -74,7 +75,7 @@ def read(path: Path, options: ReadOptions, *, to_learn: bool = True) -> Table:
         if path.suffix.lower() == ".parquet":
             frame = _marked(_read_parquet(path), marks)
         elif path.suffix.lower() == ".xlsx":
-            frame = _marked(_read_excel(path, notes), marks)
+            frame = _marked(_read_excel(path, reading, notes), marks)
         else:
             frame = _read_text(path, options, marks, reading, notes)
     except (ValueError, OSError, csv.Error) as error:
@@ -131,19 +132,8 @@ def _read_text(
     )
     notes += found.notes
     reading |= found.as_reading()
-    frame = pd.read_csv(
-        path,
-        sep=found.sep,
-        decimal=found.decimal,
-        encoding=found.encoding,
-        quoting=csv.QUOTE_MINIMAL if found.is_quoted else csv.QUOTE_NONE,
-        header=0 if found.has_header else None,
-        names=list(range(len(found.columns))),
-        index_col=False,
-        na_values=[*MISSING_MARKS, *marks],
-        skipinitialspace=True,
-        low_memory=False,
-    )
+    options_of_pandas = csv_options(reading) | {"index_col": False, "names": list(range(len(found.columns)))}
+    frame: pd.DataFrame = pd.read_csv(path, **options_of_pandas)
     frame.columns = list(found.columns)
     if found.has_row_names:
         frame = frame.iloc[:, 1:]
@@ -155,13 +145,26 @@ def _read_text(
     return frame
 
 
+def csv_options(reading: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `pandas.read_csv` for a file that was read so."""
+    options: dict[str, Any] = {"header": None if reading.get("header") == "none" else 0}
+    options["na_values"] = [*MISSING_MARKS, *split_names(reading.get("na"), ())]
+    options |= {"skipinitialspace": True, "low_memory": False}
+    options |= {name: reading[name] for name in ("decimal", "encoding") if name in reading}
+    if "sep" in reading:
+        options["sep"] = dialect.separator_of(reading["sep"])
+    if reading.get("quotes") == "none":
+        options["quoting"] = int(csv.QUOTE_NONE)
+    return options
+
+
 def _read_parquet(path: Path) -> pd.DataFrame:
     import pandas as pd
 
     return pd.read_parquet(path)
 
 
-def _read_excel(path: Path, notes: list[str]) -> pd.DataFrame:
+def _read_excel(path: Path, reading: dict[str, str], notes: list[str]) -> pd.DataFrame:
     """The first sheet; a first row of numbers only is no header."""
     import pandas as pd
 
@@ -180,6 +183,7 @@ def _read_excel(path: Path, notes: list[str]) -> pd.DataFrame:
     if all(isinstance(cell, int | float) for cell in cells.iloc[0]):
         notes.append(f"{path.name!r} has no header; its columns are called c0 to c{cells.shape[1] - 1}.")
         cells.columns = [f"c{column}" for column in range(cells.shape[1])]
+        reading["header"] = "none"
         return cells
     names = ["" if pd.isna(cell) else str(cell) for cell in cells.iloc[0]]
     below = cells.iloc[1:].infer_objects()

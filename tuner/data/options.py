@@ -47,7 +47,9 @@ class ReadOptions:
     def repeating(cls, spec: DataSpec) -> ReadOptions:
         """Those that read other data in the way that `spec` describes."""
         known = {name: value for name, value in spec.reading.items() if name in READ_KEYS}
-        described = {"kind": spec.kind, "task": spec.task, "target": spec.target}
+        described = {"kind": spec.kind, "task": spec.task, "target": spec.target, "sample_rate": spec.sample_rate_hz}
+        if spec.form == "image_folder":
+            described["image_size"] = max(spec.input_shape[:2])
         return cls.of(SearchConfig.model_validate(described | known))
 
     @property
