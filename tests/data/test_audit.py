@@ -272,3 +272,28 @@ def test_absurdly_large_values_count_as_infinite_and_break_no_other_check():
     findings = found(*table(x))
     assert findings["infinite_values"].evidence["rows_frac"] == pytest.approx(45 / 400)
     assert not {"skew", "scale_spread", "outliers"} & set(findings)
+
+
+def test_texts_and_sounds_are_not_checked_as_columns_but_for_copies():
+    texts = np.array([f"text {row}" for row in range(100)] + ["again \ud800"] * 10, object)
+    waves = np.random.default_rng(0).normal(size=(110, 50))
+    waves[::2, 30:] = np.nan
+    waves[100:] = waves[0]
+    for kind, x in (("text", texts), ("audio", waves)):
+        spec = DataSpec("npz", kind, "classification", x.shape[1:], ("0", "1"), sample_rate_hz=8000, is_padded=True)
+        dataset = Dataset(kind, spec, x, np.arange(110) % 2, tuple(map(str, range(110))))
+        findings = found(dataset, make_split(dataset.y, task="classification", seed=0))
+        assert set(findings) == {"duplicates", "leaking_copies", "conflicting_labels"}
+        assert findings["duplicates"].evidence["num_duplicates"] == (9 if kind == "text" else 10)
+
+
+@pytest.mark.parametrize("hole", [False, True])
+def test_padding_of_series_is_not_missing_but_a_hole_is(hole):
+    x = np.random.default_rng(0).normal(5, 2, (100, 20, 2))
+    x[::2, 12:] = np.nan
+    if hole:
+        x[:, 5, 0] = np.nan
+    spec = DataSpec("npz", "series", "classification", (20, 2), ("0", "1"), is_padded=True)
+    dataset = Dataset("s", spec, x, np.arange(100) // 2 % 2, tuple(map(str, range(100))))
+    findings = found(dataset, make_split(dataset.y, task="classification", seed=0))
+    assert ("missing_values" in findings) == hole

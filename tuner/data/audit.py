@@ -18,6 +18,7 @@ import numpy.typing as npt
 from tuner.data.dataset import Dataset
 from tuner.data.split import Split
 from tuner.data.transformers import LARGEST_INPUT
+from tuner.data.transformers.channels import is_value
 from tuner.records import Finding, Remedy
 
 __all__ = ["SEVERE", "audit"]
@@ -67,6 +68,9 @@ DUPLICATE_FRAC = 0.005
 BLANK_FRAC = 0.001
 CONFLICT_SEVERE_FRAC = 0.5
 
+# Kinds whose single values say nothing: no statistics of columns are made of them.
+_WITHOUT_COLUMNS = ("text", "audio")
+
 # At most this many examples with a finding.
 MAX_EXAMPLES = 5
 
@@ -112,28 +116,31 @@ def audit(dataset: Dataset, split: Split) -> tuple[Finding, ...]:
 
 
 def _checks(dataset: Dataset) -> tuple[Callable[[Sample], Finding | None], ...]:
-    checks: tuple[Callable[[Sample], Finding | None], ...] = (
-        missing_values,
-        infinite_values,
-        duplicates,
-        leaking_copies,
-    )
+    checks: tuple[Callable[[Sample], Finding | None], ...] = (duplicates, leaking_copies)
+    if dataset.spec.kind not in _WITHOUT_COLUMNS:
+        checks += (missing_values, infinite_values)
     if dataset.spec.task == "classification":
         checks += (conflicting_labels, class_imbalance, few_samples)
     if dataset.spec.kind == "image":
         return (*checks, blank_images)
+    if dataset.spec.kind in _WITHOUT_COLUMNS:
+        return checks
     return (*checks, sentinel_values, constant_columns, outliers, skew, scale_spread)
 
 
 def _sample(dataset: Dataset, split: Split) -> Sample:
     x = dataset.x
     rows = np.arange(len(x))
+    if dataset.spec.kind in _WITHOUT_COLUMNS:
+        return Sample(dataset, split, rows, np.empty((len(x), 0)), (), _digests(x))
     generator = np.random.default_rng(0)
     num_rows = min(len(rows), MAX_ROWS, max(1, MAX_VALUES * len(x) // max(1, x.size)))
     if num_rows < len(rows):
         rows = np.sort(generator.choice(rows, num_rows, replace=False))
     values = x[rows] if num_rows < len(x) else x
     if x.ndim > 2:
+        # The padding behind the end of a series is not missing.
+        values = values[is_value(values)] if dataset.spec.is_padded else values
         values = values.reshape(-1, x.shape[-1])
         if len(values) > MAX_ROWS:
             values = values[np.sort(generator.choice(len(values), MAX_ROWS, replace=False, shuffle=False))]
@@ -145,7 +152,8 @@ def _sample(dataset: Dataset, split: Split) -> Sample:
 
 
 def _digests(x: Array) -> npt.NDArray[np.bytes_]:
-    return np.array([hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in x], dtype="V16").view("S16")
+    contents = (row.encode("utf-8", "surrogatepass") if isinstance(row, str) else row.tobytes() for row in x)
+    return np.array([hashlib.blake2b(each, digest_size=16).digest() for each in contents], dtype="V16").view("S16")
 
 
 def _examples(sample: Sample, rows: Array) -> tuple[str, ...]:

@@ -16,6 +16,7 @@ from tuner.data import audit, cache, pipelines, sources, split
 from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
+from tuner.data.transformers.channels import is_value
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
 from tuner.records import DatasetRecord, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
@@ -81,7 +82,7 @@ def describe_dataset(
         num_validation=len(parts.validation),
         num_test=len(parts.test),
         class_counts=tuple(counts_of(dataset.y).tolist()),
-        num_features_missing=_num_features_missing(dataset.x),
+        num_features_missing=_num_features_missing(dataset),
         chance_loss=chance_loss,
         chance_error=chance_error,
         metric=metric,
@@ -229,7 +230,10 @@ def _check_same_data(folder: RunFolder, record: DatasetRecord) -> None:
         )
 
 
-def _num_features_missing(x: np.ndarray) -> int:
-    if not np.issubdtype(x.dtype, np.floating):
+def _num_features_missing(dataset: Dataset) -> int:
+    x = dataset.x
+    if not np.issubdtype(x.dtype, np.floating) or dataset.spec.kind == "audio":
         return 0
-    return int(np.isnan(x).any(axis=tuple(range(x.ndim - 1))).sum())
+    # The padding behind the end of a series is not missing.
+    values = x[is_value(x)] if dataset.spec.is_padded else x
+    return int(np.isnan(values).any(axis=tuple(range(values.ndim - 1))).sum())
