@@ -460,7 +460,7 @@ def test_a_huge_first_loss_is_told(value, is_found):
         ("layer_grad_ratio", probes.EXPLODING_RATIO * 0.9, probes.EXPLODING_RATIO * 1.1, "exploding_gradient"),
         ("zero_frac", probes.ZERO_FRAC - 0.01, probes.ZERO_FRAC, "dead_units"),
         ("dead_frac", probes.DEAD_FRAC, probes.DEAD_FRAC + 0.01, "dead_units"),
-        ("class_recall_min", probes.RECALL_MIN, probes.RECALL_MIN - 0.01, "class_ignored"),
+        ("class_recall_min", probes.RECALL_MIN, probes.RECALL_NONE, "class_ignored"),
         ("input_mean", probes.INPUT_MEAN, probes.INPUT_MEAN + 0.1, "unscaled_input"),
         ("input_mean", -probes.INPUT_MEAN, -probes.INPUT_MEAN - 0.1, "unscaled_input"),
         ("input_std", probes.INPUT_STD_FACTOR, probes.INPUT_STD_FACTOR * 1.1, "unscaled_input"),
@@ -483,6 +483,16 @@ def test_probe_channels_are_judged_on_both_sides_and_not_assessed_without(channe
     assert code not in {finding.code for finding in unknown.findings}
     if code != "exploding_gradient":
         assert any(reason.startswith(f"{code} (no ") for reason in unknown.not_assessed)
+
+
+@pytest.mark.parametrize(
+    ("recall", "is_told", "is_alarm"),
+    [(0.3, False, False), (0.29, True, False), (0.06, True, False), (0.05, True, True)],
+)
+def test_a_hard_class_is_told_and_one_that_is_never_recognised_is_a_fault(recall, is_told, is_alarm):
+    found = codes(plain(level(0.5), channels={"class_recall_min": np.full(EPOCHS, recall)}))
+    assert ("class_ignored" in found) is is_told
+    assert (found.get("class_ignored", 0) > ALARM_SEVERITY) is is_alarm
 
 
 @pytest.mark.parametrize(("doublings", "is_found"), [(2, False), (3, True)])
@@ -602,3 +612,17 @@ def test_every_detector_has_a_row_in_the_tests():
     symptoms = {fault.symptom for fault in faults()}
     told = {detector.__name__ for detector in DETECTORS}
     assert told - symptoms <= {"validation_spike", "step_too_large", "step_too_small"}
+
+
+@pytest.mark.parametrize(("epochs", "frac"), [(1000, 0.2), (1000, 0.3), (10_000, 0.3), (100_000, 0.2)])
+def test_noise_in_a_long_log_is_no_fault(epochs, frac):
+    rng = np.random.default_rng(1)
+    level_of_epoch = 0.1 + 0.9 * np.exp(-7 * np.arange(epochs) / epochs)
+    train, validation = (level_of_epoch * np.exp(rng.normal(0, frac, epochs)) for _ in range(2))
+    assert detect(epochs_only(1.2 * validation, train)).alarms == ()
+
+
+def test_a_long_log_that_diverges_is_found():
+    rng = np.random.default_rng(1)
+    loss = np.where(np.arange(5000) < 3000, 0.2, 0.9) * np.exp(rng.normal(0, 0.2, 5000))
+    assert "divergence" in codes(epochs_only(loss, loss))

@@ -235,6 +235,14 @@ def test_deep_stacks_with_a_way_around_or_normalisation_are_no_plain_ones():
     assert [codes(model, num_classes=3) for model in (around, normalised)] == [[], []]
 
 
+@pytest.mark.parametrize(
+    ("activation", "number", "is_saturating"), [("sigmoid", 2, False), ("sigmoid", 3, True), ("tanh", 5, False)]
+)
+def test_hidden_sigmoids_in_a_row(activation, number, is_saturating):
+    stack = [layers.Dense(4, activation=activation) for _ in range(number)]
+    assert ("saturating_activations" in codes(model_of(*stack), num_classes=3)) is is_saturating
+
+
 @pytest.mark.parametrize(("number", "is_behind"), [(8, False), (9, True)])
 def test_convolutions_that_see_the_whole_input_before_they_begin(number, is_behind):
     # Each 3 x 3 adds 2: the ninth begins with a field of 17, which is twice 8 and more.

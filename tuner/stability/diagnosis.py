@@ -16,12 +16,12 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from tuner.records import Finding, HyperparameterValue, Remedy, Trace
+from tuner.records import Finding, FloatArray, HyperparameterValue, Remedy, Trace
 from tuner.stability.causes import CAUSES, FACT_WORDS, Cause
 from tuner.stability.detectors import ALARM_SEVERITY
 from tuner.stability.remedies import parse_change
 from tuner.stability.score import first_failure
-from tuner.stability.signals import MIN_STEPS, Signals, read_signals
+from tuner.stability.signals import MIN_STEPS, Signals, read_signals, running_median, spread_of
 from tuner.stability.symptoms import graded
 
 __all__ = ["diagnose"]
@@ -40,13 +40,30 @@ STRONG_REGULARISATION = {"l1": (1e-4, 1e-3), "l2": (1e-3, 1e-2), "dropout": (0.4
 # al. 2016, figure 1: 20 against 56 layers).
 DEEP_BLOCKS = (6.0, 12.0)
 # Samples of a small batch: full strength, none. Source: convention.
-SMALL_BATCH = (8.0, 32.0)
+SMALL_BATCH = (2.0, 32.0)
 # The loss had risen by this factor in the steps before it was lost: it ran away. Source: the divergence rule (x2).
 RUNAWAY_NATS, RUNAWAY_STEPS = math.log(2), 3
 # Validation loss below the training loss by this factor in every epoch. Source: convention; dropout makes 0.8 to 0.9.
 VALIDATION_BETTER_FACTOR = 0.6
 # A median noise below this is smooth, in nats. Source: convention.
 SMOOTH_NATS = 0.15
+# Rise of the loss above its very first value and so many standard deviations, in the first epoch: starts to count,
+# full. A median of so many steps. Source: the tuning half of the zoo (benchmarks/diagnosis.py); healthy trainings fall.
+RISE_NATS, RISE_SIGMAS, FIRST_STEPS = (math.log(1.2), math.log(2.5)), 3.0, 5
+# log10 of |weight change| / |weight| of a step in the first epochs: starts to count, full. Source: the tuning half of
+# the zoo; healthy trainings stay below -2.
+FIRST_UPDATE_LOG10, FIRST_EPOCHS = (-2.0, -1.5), 3
+# -log10 of the gradient norm of the first layer over the last's: starts to count, full. Source: the tuning half of the
+# zoo, between usual (0.2 to 4) and vanishing (1e-3).
+WEAK_LAYER = (1.0, 2.0)
+# Best validation loss, as a share of chance, and gap to the training loss of the same epoch, of labels that are learned
+# by heart. Source: the tuning half of the zoo.
+MEMORISING_LEVEL_FRAC, MEMORISING_GAP_FRAC = 0.75, 0.12
+# Values far outside their column's quartiles from which on they are a tail, no outliers; what is left of the other
+# explanation. Source: the tuning half of the zoo: 0.2 to 0.4 % where rows were moved out, 5 to 15 % of skewed columns.
+LONG_TAIL_FRAC, SEEN_TWICE = 0.02, 0.4
+# A loss that ends this far above chance has been thrown there. Source: convention.
+ABOVE_CHANCE_NATS = math.log(1.2)
 
 
 def diagnose(
@@ -60,7 +77,7 @@ def diagnose(
     """Name the causes of what the detectors found.
 
     Args:
-        findings: Of `detect`; without any there is nothing to explain, and no cause.
+        findings: Of `detect`; without any, and without an alarm about the model, there is nothing to explain.
         trace: That they were found in.
         hyperparameters: Of the training, by name; unknown names are ignored.
         data_findings: Of the data audit.
@@ -68,17 +85,19 @@ def diagnose(
 
     Returns:
         Causes of faults first, then of what is good to know; each most likely first. Severity is that of the worst
-        symptom that speaks for it, `evidence` holds what each fact contributed (negative: against), remedies are the
+        finding that speaks for it, `evidence` holds what each fact contributed (negative: against), remedies are the
         cheapest first.
 
     Raises:
         ValueError: The trace cannot be judged (see `detect`).
     """
-    if not findings:
+    if not findings and not any(finding.severity > ALARM_SEVERITY for finding in model_findings):
         return ()
     given = dict(hyperparameters or {})
     facts = _facts(findings, trace, given, data_findings=data_findings, model_findings=model_findings)
     severities = _severities(findings)
+    severities |= {f"data:{finding.code}": finding.severity for finding in data_findings}
+    severities |= {f"model:{finding.code}": finding.severity for finding in model_findings}
     found = [told for cause in CAUSES if (told := _judged(cause, facts, severities, given)) is not None]
     return tuple(sorted(found, key=lambda finding: (finding.severity <= ALARM_SEVERITY, -finding.confidence)))
 
@@ -102,7 +121,7 @@ def _judged(
     return Finding(
         code=cause.code,
         where="",
-        severity=max(severities.get(name, 0.0) for name in present),
+        severity=max(severities.get(name, 0.0) for name in (*present, *supporting)),
         confidence=round(confidence, 3),
         evidence={name: round(cause.symptoms[name] * facts[name], 3) for name in present}
         | {name: round(cause.support[name] * facts[name], 3) for name in supporting}
@@ -132,20 +151,31 @@ def _facts(
     trace: Trace,
     hyperparameters: Mapping[str, HyperparameterValue],
     *,
-    data_findings: Iterable[Finding],
-    model_findings: Iterable[Finding],
+    data_findings: Sequence[Finding],
+    model_findings: Sequence[Finding],
 ) -> dict[str, float]:
     """Strength of every fact that holds."""
     signals = read_signals(trace)
     facts = {finding.code: finding.confidence for finding in findings}
     facts |= {f"data:{finding.code}": finding.confidence for finding in data_findings}
     facts |= {f"model:{finding.code}": finding.confidence for finding in model_findings}
+    facts |= _long_tails(data_findings)
     for finding in findings:
         facts |= _finer(finding)
     if first_failure(trace) is not None and "nan" in facts:
         facts["runaway" if _ran_away(signals) else "sudden_nan"] = 0.9
-    facts |= _trace_facts(signals) | _hyperparameter_facts(hyperparameters)
+    facts |= _trace_facts(signals) | _early_facts(signals) | _hyperparameter_facts(hyperparameters)
     return {name: min(1.0, max(0.0, strength)) for name, strength in facts.items() if strength > 0}
+
+
+def _long_tails(data_findings: Iterable[Finding]) -> dict[str, float]:
+    """Skew and outliers are one thing seen twice: many values far outside are a long tail, a few are outliers."""
+    found = {finding.code: finding for finding in data_findings}
+    if not {"skew", "outliers"} <= set(found):
+        return {}
+    is_tail = found["outliers"].evidence.get("outlier_frac", 0.0) >= LONG_TAIL_FRAC
+    weaker = found["outliers" if is_tail else "skew"]
+    return {f"data:{weaker.code}": SEEN_TWICE * weaker.confidence}
 
 
 def _finer(finding: Finding) -> dict[str, float]:
@@ -174,6 +204,9 @@ _FINDING_OF_FACT = {
     "sudden_nan": ("divergence",),
     "runaway": ("divergence",),
     "unrecovered": ("divergence",),
+    "memorising": ("over_fitting", "validation_never_learns"),
+    "restless_above_chance": ("not_learning",),
+    "weak_first_layer": ("not_learning",),
 }
 
 
@@ -195,6 +228,28 @@ def _ran_away(signals: Signals) -> bool:
     return float(np.median(steps[-RUNAWAY_STEPS:]) - before[-signals.window :].min()) > RUNAWAY_NATS
 
 
+def _early_facts(signals: Signals) -> dict[str, float]:
+    """What the first steps and epochs say: later on a lost training may look calm."""
+    facts: dict[str, float] = {}
+    steps = signals.steps[: 1 + max(MIN_STEPS, signals.steps_per_epoch)]
+    if len(steps):
+        highest = float(running_median(steps[1:], FIRST_STEPS)[FIRST_STEPS - 1 :].max())
+        rise = highest - float(steps[0]) - RISE_SIGMAS * float(np.median(signals.noise))
+        facts["early_rise"] = graded(rise, start=RISE_NATS[0], end=RISE_NATS[1], low=0.0, high=1.0)
+    ratios = signals.channel("update_ratio")
+    if ratios is not None:
+        largest = float(ratios[:FIRST_EPOCHS].max())
+        facts["large_first_steps"] = graded(
+            largest, start=FIRST_UPDATE_LOG10[0], end=FIRST_UPDATE_LOG10[1], low=0.0, high=1.0
+        )
+    layers = signals.channel("layer_grad_ratio")
+    if layers is not None:
+        facts["weak_first_layer"] = graded(
+            -math.log10(max(float(np.median(layers)), 1e-12)), start=WEAK_LAYER[0], end=WEAK_LAYER[1], low=0.0, high=1.0
+        )
+    return facts
+
+
 def _trace_facts(signals: Signals) -> dict[str, float]:
     facts: dict[str, float] = {}
     if len(signals.noise) and float(np.median(signals.noise)) < SMOOTH_NATS:
@@ -204,7 +259,23 @@ def _trace_facts(signals: Signals) -> dict[str, float]:
         gap = signals.validation[:count] - signals.train[:count]
         if float(gap.max()) < math.log(VALIDATION_BETTER_FACTOR):
             facts["validation_better"] = 0.7
+        if _is_memorising(signals.train[:count], signals.validation[:count]):
+            facts["memorising"] = 0.9
+    if len(signals.train) >= 4 and float(np.median(signals.train[-3:])) > ABOVE_CHANCE_NATS:
+        facts["restless_above_chance"] = graded(spread_of(signals.train), start=0.02, end=0.2, low=0.0, high=1.0)
     return facts
+
+
+def _is_memorising(train: FloatArray, validation: FloatArray) -> bool:
+    """Whether validation was best while training stood as high, and training fell alone from there."""
+    best = int(np.argmin(validation))
+    levels = np.exp(train)
+    level = math.exp(float(validation[best]))
+    return bool(
+        level > MEMORISING_LEVEL_FRAC
+        and level - levels[best] < MEMORISING_GAP_FRAC
+        and level - levels[-1] > 2 * MEMORISING_GAP_FRAC
+    )
 
 
 def _hyperparameter_facts(hyperparameters: Mapping[str, HyperparameterValue]) -> dict[str, float]:

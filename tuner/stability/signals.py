@@ -18,6 +18,7 @@ from scipy import ndimage
 from tuner.records import FloatArray, Trace
 
 __all__ = [
+    "LONG_LOG_FRAC",
     "LOSS_FLOOR_FRAC",
     "MAD_TO_SIGMA",
     "MEDIAN_NOISE_FACTOR",
@@ -40,6 +41,9 @@ MAX_CHANNEL = 1e12
 MIN_WINDOW_STEPS, MAX_WINDOW_STEPS = 9, 50
 # The noise of a step is taken from this many windows before it. Source: convention; enough for a scale within 10 %.
 NOISE_WINDOWS = 10
+# Medians over epochs look at this share of them at least: the lowest of thousands of short medians lies far below the
+# others by chance. Source: synthetic logs of 1,000 to 100,000 epochs at 5 to 30 % noise (tests/stability).
+LONG_LOG_FRAC = 0.02
 # Standard deviation over median absolute deviation of a normal distribution. Source: 1 / (the 75 % quantile).
 MAD_TO_SIGMA = 1.4826
 # A median of w values has 1.25 / sqrt(w) of the noise of one. Source: asymptotic variance of the median, pi / 2.

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from tuner.records import Finding, FloatArray
 from tuner.stability.score import first_failure
-from tuner.stability.signals import MEDIAN_NOISE_FACTOR, MIN_STEPS, Signals, noise_around, running_median
+from tuner.stability.signals import LONG_LOG_FRAC, MEDIAN_NOISE_FACTOR, MIN_STEPS, Signals, noise_around, running_median
 from tuner.stability.symptoms import NotAssessed, graded, symptom
 
 __all__ = [
@@ -304,10 +304,9 @@ def find_divergence(signals: Signals) -> Divergence | None:
     losses = signals.train if len(signals.train) else signals.validation
     if len(losses) < DIVERGENCE_EPOCHS:
         raise NotAssessed(f"no single steps, and fewer than {DIVERGENCE_EPOCHS} epochs")
-    level = running_median(losses, DIVERGENCE_EPOCHS)[DIVERGENCE_EPOCHS - 1 :]
-    found = _stretch(
-        level, np.zeros(len(level)), hold=DIVERGENCE_EPOCHS, first=signals.first_judged_epoch, signals=signals
-    )
+    hold = max(DIVERGENCE_EPOCHS, math.ceil(LONG_LOG_FRAC * len(losses)))
+    level = running_median(losses, hold)[hold - 1 :]
+    found = _stretch(level, np.zeros(len(level)), hold=hold, first=signals.first_judged_epoch, signals=signals)
     if found is None:
         return None
     per_epoch = signals.steps_per_epoch

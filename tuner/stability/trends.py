@@ -8,7 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from tuner.records import Finding, FloatArray
-from tuner.stability.signals import LOSS_FLOOR_FRAC, MEDIAN_NOISE_FACTOR, Signals, running_median, spread_of
+from tuner.stability.signals import (
+    LONG_LOG_FRAC,
+    LOSS_FLOOR_FRAC,
+    MEDIAN_NOISE_FACTOR,
+    Signals,
+    running_median,
+    spread_of,
+)
 from tuner.stability.symptoms import NotAssessed, graded, symptom
 
 __all__ = [
@@ -53,6 +60,9 @@ PLATEAU_NATS, PLATEAU_PART_FRAC = 0.02, 0.4
 PLATEAU_LEVEL_FRAC, PLATEAU_GAP_NATS = 0.3, math.log(1.1)
 # Noise of a batch loss from which on batches are called small. Source: convention; 32 samples have 0.1 to 0.2.
 NOISY_BATCH_NATS = 0.35
+# Noise of batches of one or two, and the level of the loss, as a share of chance, below which noise does not matter.
+# Source: the tuning half of the zoo (benchmarks/diagnosis.py): 1.0 to 1.5; convention.
+VERY_NOISY_NATS, NOISY_LEVEL_FRAC = 1.0, 0.05
 # Validation never came below this share of chance, while training came below that one. Source: convention.
 NEVER_LEARNS_FRAC, NEVER_LEARNS_TRAIN_FRAC, NEVER_LEARNS_EPOCHS = 0.9, 0.6, 3
 # A first loss this many times chance means that outputs (or inputs) have the wrong size. Source: convention; a net
@@ -68,6 +78,9 @@ EPOCH_SPIKE_LEVEL_FRAC = 0.1
 # How many epochs before it are looked at for their level and for their noise, and how many must be there. Source:
 # convention.
 EPOCH_SPIKE_BEFORE, EPOCH_SPREAD_BEFORE, EPOCH_SPIKE_MIN_BEFORE = 5, 15, 4
+# In long logs the noise is taken from more epochs, up to so many. Source: as `LONG_LOG_FRAC`; the noise of 200 is
+# known within 7 %.
+MAX_SPREAD_BEFORE = 200
 
 
 def not_learning(signals: Signals) -> tuple[Finding, ...]:
@@ -195,6 +208,7 @@ def find_over_fitting(signals: Signals) -> OverFitting | None:
     losses = signals.validation[signals.first_judged_epoch :]
     is_short = signals.planned_epochs <= SHORT_EPOCHS
     median, running = (SHORT_MEDIAN, SHORT_RUNNING) if is_short else (OVER_FITTING_MEDIAN, OVER_FITTING_EPOCHS)
+    median = max(median, math.ceil(LONG_LOG_FRAC * len(losses)))
     if len(losses) < median + running:
         raise NotAssessed(f"fewer than {median + running} validation losses since the rate was last raised")
     level = running_median(losses, median)[median - 1 :]
@@ -293,16 +307,17 @@ def noisy_batches(signals: Signals) -> tuple[Finding, ...]:
     """Losses of neighbouring batches differ a lot: good to know, no fault of the training."""
     if not len(signals.noise):
         raise NotAssessed("no single steps")
-    noise = (
-        float(np.median(signals.noise[signals.warm_up_steps :])) if len(signals.noise) > signals.warm_up_steps else 0.0
-    )
+    # Near the end of a good training every batch differs from the next, on a scale that does not matter.
+    matters = signals.smooth > math.log(NOISY_LEVEL_FRAC)
+    matters[: signals.warm_up_steps] = False
+    noise = float(np.median(signals.noise[matters])) if matters.any() else 0.0
     if noise < NOISY_BATCH_NATS:
         return ()
     return (
         symptom(
             "noisy_batches",
             f"The loss of a batch differs from the next by {math.expm1(noise):.0%} on average.",
-            severity=0.2,
+            severity=graded(noise, start=NOISY_BATCH_NATS, end=VERY_NOISY_NATS, low=0.2, high=0.35),
             confidence=0.7,
             evidence={"noise_nats": noise},
         ),
@@ -355,10 +370,11 @@ def validation_spike(signals: Signals) -> tuple[Finding, ...]:
     if len(losses) <= EPOCH_SPIKE_MIN_BEFORE:
         raise NotAssessed(f"fewer than {EPOCH_SPIKE_MIN_BEFORE + 1} epochs")
     found: dict[int, float] = {}
+    spread_before = max(EPOCH_SPREAD_BEFORE, min(MAX_SPREAD_BEFORE, math.ceil(LONG_LOG_FRAC * len(losses))))
     for epoch in range(max(EPOCH_SPIKE_MIN_BEFORE, signals.first_judged_epoch + 1), len(losses)):
         before = float(np.median(losses[max(0, epoch - EPOCH_SPIKE_BEFORE) : epoch]))
         rise = float(losses[epoch]) - before
-        spread = spread_of(losses[max(0, epoch - EPOCH_SPREAD_BEFORE) : epoch])
+        spread = spread_of(losses[max(0, epoch - spread_before) : epoch])
         is_continued = epoch - 1 in found
         is_harmless = math.exp(float(losses[epoch])) < EPOCH_SPIKE_LEVEL_FRAC
         if rise > max(EPOCH_SPIKE_SIGMAS * spread, EPOCH_SPIKE_NATS) and not is_continued and not is_harmless:

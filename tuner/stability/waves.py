@@ -32,6 +32,10 @@ TURNING_FRAC, TURNING_SIGMAS, TURNING_MIN_EPOCHS = 0.8, 3.0, 10
 # the correlation at any shorter lag. Source: 36 recorded trainings without reshuffling have 0.4 to 0.95, shuffled ones
 # have -0.1 to 0.1.
 REPEAT_CORRELATION, REPEAT_MARGIN, REPEAT_ERRORS = 0.3, 0.2, 4.0
+# Standard deviation of what repeats from which on it is a fault: batches then differ in what they hold, as in rows
+# sorted by class. Source: the tuning half of the zoo (benchmarks/diagnosis.py): 0.4 and more when sorted, 0.2 and less
+# in a random order that repeats.
+REPEAT_SWING_NATS = 0.3
 # Steps an epoch, and epochs, that are needed for it. Source: convention.
 REPEAT_MIN_STEPS, REPEAT_MIN_EPOCHS = 8, 4
 
@@ -79,14 +83,15 @@ def same_order(signals: Signals) -> tuple[Finding, ...]:
     repeated = _repetition(residual, signals.steps_per_epoch)
     if repeated is None:
         return ()
+    swing = float(np.std(residual - _without_profile(residual, signals.steps_per_epoch)))
     return (
         symptom(
             "same_order",
             f"The ups and downs of the loss are the same in every epoch (correlation {repeated:.2f}): the batches hold "
             "the same samples each time.",
-            severity=0.25,
+            severity=graded(swing, start=REPEAT_SWING_NATS, end=2 * REPEAT_SWING_NATS, low=0.25, high=0.5),
             confidence=graded(repeated, start=REPEAT_CORRELATION, end=0.6, low=0.7, high=0.95),
-            evidence={"correlation": repeated},
+            evidence={"correlation": repeated, "swing_nats": swing},
         ),
     )
 

@@ -33,6 +33,9 @@ PARAMETERS_PER_SAMPLE, PARAMETERS_PER_SAMPLE_SURE = 300.0, 10_000.0
 # Source: VGG has 13 to 19 (its authors could not train 19 from scratch at first; Simonyan & Zisserman 2015, section
 # 3.1), and He et al. 2016, figure 1, got worse from 20 on even with normalisation.
 DEEP_PLAIN_LAYERS, DEEP_PLAIN_SURE = 13, 25
+# Hidden sigmoids in a row. Source: Glorot & Bengio 2010 ("Understanding the difficulty of training deep feedforward
+# networks"), section 3: three still train, four and five stand still for long or for ever.
+SATURATING_LAYERS = 3
 # Layers that see the whole input from every place before they begin: a receptive field of twice the input. Source:
 # Richter et al. 2021 ("Should you go deeper?"): layers behind it do not add to accuracy.
 SEES_ALL_FACTOR = 2.0
@@ -425,6 +428,26 @@ def deep_plain_stack(subject: Subject) -> Finding | None:
     )
 
 
+def saturating_activations(subject: Subject) -> Finding | None:
+    """Hidden sigmoids one after the other: each passes a quarter of the gradient at most."""
+    number: dict[int, int] = {}
+    for vertex in subject.vertices[:-1]:
+        before = min((number[id(parent)] for parent in vertex.parents), default=0)
+        is_anew = vertex.kind in NORMALISERS or len(vertex.parents) > 1
+        number[id(vertex)] = 0 if is_anew else before + (_activation(vertex.layer) in ("sigmoid", "hard_sigmoid"))
+    longest = max(number.values(), default=0)
+    if longest < SATURATING_LAYERS:
+        return None
+    return _finding(
+        "saturating_activations",
+        f"{longest} layers with sigmoid follow each other: each passes a quarter of the gradient at most.",
+        severity=0.35,
+        confidence=0.8,
+        evidence={"num_layers": longest},
+        remedies=(Remedy("model", "use ReLU with He initialisation", "It passes the gradient whole."),),
+    )
+
+
 def receptive_field(subject: Subject) -> Finding | None:
     """Convolutions behind the point from which every place sees the whole input."""
     shape = getattr(subject.model, "input_shape", None)
@@ -494,6 +517,7 @@ CHECKS: tuple[Callable[[Subject], Finding | None], ...] = (
     constant_kernel,
     large_initial_weights,
     deep_plain_stack,
+    saturating_activations,
     receptive_field,
     parameters_and_samples,
 )
