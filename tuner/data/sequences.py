@@ -139,7 +139,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
     groups = None
     if has_targets(root):
         found = _find_targets(root, options)
-        sequences, channels, skipped = _read_all(root, list(found.ids), options)
+        sequences, channels, reading, skipped = _read_all(root, list(found.ids), options)
         ids = [found.ids[file] for file in sequences]
         encoded = labels.encode(
             np.array([found.values[name] for name in ids]),
@@ -150,7 +150,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
         target, notes = found.target, [*found.notes, skipped]
     else:
         classes = folders.find(root, TABLE_SUFFIXES, noun="tables")
-        sequences, channels, skipped = _read_all(root, classes.files, options)
+        sequences, channels, reading, skipped = _read_all(root, classes.files, options)
         encoded = labels.Labels("classification", classes.codes(list(sequences)), classes.class_names, ())
         target, notes = None, [*classes.notes, skipped]
     by_name = {file.relative_to(root).as_posix(): sequence for file, sequence in sequences.items()}
@@ -160,7 +160,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
     return _assembled(
         by_name,
         encoded=encoded,
-        spec=_spec("sequence_folder", channels, target, options, reading={}),
+        spec=_spec("sequence_folder", channels, target, options, reading=reading),
         name=root.resolve().name,
         notes=[note for note in notes if note],
         groups=groups,
@@ -447,21 +447,22 @@ def _groups_beside(files: Sequence[Path], id_column: str, options: ReadOptions) 
 
 def _read_all(
     root: Path, files: Sequence[Path], options: ReadOptions
-) -> tuple[dict[Path, npt.NDArray[np.float64]], list[str], str]:
-    """The series of those files that can be read, their channels, and a note on the others."""
+) -> tuple[dict[Path, npt.NDArray[np.float64]], list[str], dict[str, str], str]:
+    """The series of those files that can be read, their channels, how the first was read, and a note on the others."""
     channels: list[str] = []
+    reading: dict[str, str] = {}
     sequences: dict[Path, npt.NDArray[np.float64]] = {}
     problems: dict[Path, str] = {}
     for file in files:
         try:
-            frame = frames.read(file, options).frame
-            values, found = _channels(frame, file, only=channels)
+            table = frames.read(file, options)
+            values, found = _channels(table.frame, file, only=channels)
             if not len(values):
                 raise DataError("it has no rows")
-            channels, sequences[file] = channels or found, values
+            channels, reading, sequences[file] = channels or found, reading or table.reading, values
         except DataError as error:
             problems[file] = str(error)
-    return sequences, channels, folders.unreadable(root, problems, num_files=len(files), noun="tables")
+    return sequences, channels, reading, folders.unreadable(root, problems, num_files=len(files), noun="tables")
 
 
 def _is_target_file(file: Path) -> bool:
