@@ -35,7 +35,7 @@ def test_packages_import_nothing_heavy(package: str, tmp_path: Path) -> None:
 
 def test_reports_import_what_draws_and_nothing_that_trains(tmp_path: Path) -> None:
     names, _ = imported_modules("-c", "import reports", cwd=tmp_path)
-    assert names & (HEAVY - {"plotly", "pandas"}) == set()
+    assert names & (HEAVY - {"plotly", "pandas", "scipy"}) == set()
 
 
 @pytest.mark.parametrize("command", ["", *sorted(cli.commands)])

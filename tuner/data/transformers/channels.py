@@ -139,7 +139,7 @@ class StandardizeEach(TransformerMixin, BaseEstimator):
     series tells its class, not its level or size.
 
     Example:
-        >>> StandardizeEach().fit_transform([[1.0, 3.0], [700.0, 500.0]]).tolist()
+        >>> StandardizeEach().fit_transform([[1.0, 3.0], [700.0, 500.0]]).round(3).tolist()
         [[-1.0, 1.0], [1.0, -1.0]]
     """
 

@@ -104,7 +104,7 @@ class NormalizeLoudness(_OfWaves):
     """Bring every recording to mean 0 and the same root mean square, with a limit on the gain.
 
     Example:
-        >>> NormalizeLoudness().fit_transform([[0.5, -0.5]]).round(3).tolist()
+        >>> NormalizeLoudness().fit_transform([[0.5, -0.5]]).astype(float).round(3).tolist()
         [[0.1, -0.1]]
     """
 
