@@ -221,12 +221,13 @@ class Trace:
         planned_epochs: Epochs that the budget allowed.
         chance_loss: L0; the loss of the best constant answer.
         channels: Optional probes by name, each of shape (epochs,), NaN where an epoch was not probed. Known names:
-            `update_ratio` (log10 of |weight change| / |weight|), `layer_grad_ratio` (gradient norm of the first layer
-            over the last's), `zero_frac` (share of activations that are zero), `dead_frac` (share of units that are
-            zero for every sample), `class_recall_min` (lowest recall of a class), `input_mean` and `input_std` (of
-            what the network is fed), `regularisation_frac` (share of the total loss that is regularisation).
-        events: (step, kind) of what was meant to happen, such as `warm_restart` or `resume`: running best and noise
-            begin anew there, so that a scheduled rise is no fault.
+            `update_ratio` (log10 of |weight change| / |weight| in a step), `layer_grad_ratio` (gradient norm of the
+            first layer over the last's), `zero_frac` (share of activations that are zero, mean of the hidden layers),
+            `dead_frac` (share of units that are zero for every sample, in the worst hidden layer),
+            `class_recall_min` (lowest recall of a class), `input_mean` and `input_std` (of what the first layer with
+            weights is fed), `regularisation_frac` (share of the total loss that is regularisation).
+        events: (step, kind) of what was meant to happen, such as `warm_restart`, `resume` or `unfreezing`: running
+            best and noise begin anew there, so that a scheduled rise is no fault.
     """
 
     step_loss: FloatArray
