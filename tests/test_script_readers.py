@@ -1,0 +1,128 @@
+"""The script of a bundle reads sounds and series, and splits them, as the search did."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import keras
+import numpy as np
+import pytest
+import soundfile
+
+from tuner.bundle import BundleConfig
+from tuner.config import SearchConfig
+from tuner.data import cache
+from tuner.export import write_bundle
+from tuner.search import setup
+from tuner.search.context import prepared_data
+
+
+def sounds(root):
+    """Two classes of three speakers; one sound in stereo at another rate, one empty file."""
+    for code, name in enumerate(("no", "yes")):
+        (root / name).mkdir(parents=True)
+        for number in range(12):
+            rate_hz = 11_025 if number == 5 else 8000
+            times = np.arange(round(rate_hz * (0.1 + 0.01 * (number % 3)))) / rate_hz
+            wave = 0.5 * np.sin(2 * np.pi * (300 + 200 * code + 9 * number) * times)
+            wave = np.stack([wave, 0.3 * wave], axis=1) if number == 5 else wave
+            soundfile.write(root / name / f"{name}_{'abc'[number % 3]}_{number}.wav", wave, rate_hz)
+    (root / "no" / "empty.wav").write_bytes(b"")
+    return {"data": str(root), "group": "part2"}
+
+
+def recording(root):
+    """Rows out of order, by date, with gaps; no label in some."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    rows = [
+        f"2024-03-{1 + row // 24:02d} {row % 24:02d}:00;{row},5;{'' if row % 9 == 0 else -row};{row // 9 % 2}"
+        for row in range(400)
+    ]
+    (root / "r.csv").write_text("\n".join(["when;a;b;label", *rng.permutation(rows)]) + "\n")
+    return {"data": str(root / "r.csv"), "time": "when", "window": 12, "stride": 4}
+
+
+def recordings(root):
+    """Three recordings of numbers to predict, without a header."""
+    root.mkdir()
+    rows = [f"{step},{np.sin(step + number):.4f},{number},{0.5 * step}" for number in range(8) for step in range(40)]
+    (root / "r.csv").write_text("\n".join(rows) + "\n")
+    return {"data": str(root / "r.csv"), "series_id": "c2", "window": 10, "task": "regression"}
+
+
+def long_table(root):
+    """Series of three lengths; one without a target."""
+    root.mkdir()
+    rows = [
+        f"s{number},{step},{number + step},{'' if number == 3 else number % 2}"
+        for number in range(40)
+        for step in range(5 + number % 3)
+    ]
+    (root / "long.csv").write_text("\n".join(["who,t,a,label", *rows]) + "\n")
+    return {"data": str(root / "long.csv"), "series_id": "who", "time": "t"}
+
+
+def folder_of_series(root):
+    """One table each, and a table of targets and one of rooms."""
+    root.mkdir()
+    for number in range(30):
+        rows = [f"{number + step}\t{-step}" for step in range(5 + number % 3)]
+        (root / f"walk_{number}.tsv").write_text("\n".join(["a\tb", *rows]) + "\n")
+    for name, column in (("target", "speed"), ("room", "room")):
+        value = (lambda number: 0.5 * number + 0.1) if name == "target" else (lambda number: number % 6)
+        lines = [f"{number},{value(number)}" for number in range(30)]
+        (root / f"walk_{name}.csv").write_text("\n".join([f"id,{column}", *lines]) + "\n")
+    return {"data": str(root), "group": "room"}
+
+
+@pytest.mark.parametrize("make", [sounds, recording, recordings, long_table, folder_of_series])
+def test_script_reads_and_splits_as_the_search_did(make, tmp_path):
+    config = SearchConfig.model_validate(make(tmp_path / "data") | {"force": True})
+    folder, dataset = setup.prepare(config, tmp_path / "run")
+    write_bundle(
+        tmp_path / "bundle",
+        _bundle_config(config, dataset),
+        model=_any_model(),
+        prepared=prepared_data(folder, dataset, {}),
+        space_file=folder.space_file,
+        data_dir=folder.data_dir,
+    )
+    spec = importlib.util.spec_from_file_location("train", tmp_path / "bundle" / "train.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    x, y, given = script.read_data(config.data)
+    expected_x, expected_y, parts = cache.load_raw(folder.data_dir)
+    np.testing.assert_array_equal(x, expected_x)
+    np.testing.assert_array_equal(y, expected_y)
+    for found, expected in zip(script.split(y, given), (parts.train, parts.validation, parts.test), strict=True):
+        np.testing.assert_array_equal(found, expected)
+    fitted = script.PIPELINE.fit(x[parts.train])
+    prepared = np.asarray(prepared_data(folder, dataset, {}).validation.x)
+    np.testing.assert_array_equal(fitted.transform(x[parts.validation]), prepared)
+
+
+def _any_model():
+    model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+def _bundle_config(config, dataset):
+    return BundleConfig(
+        run="run",
+        trial=0,
+        source=config.data,
+        fingerprint=dataset.fingerprint,
+        data=dataset.spec,
+        space=dataset.spec.kind,
+        hyperparameters={},
+        epochs=1,
+        seed=0,
+        split_seed=config.seed,
+        metric=dataset.metric,
+        stability_weight=0.2,
+        validation={},
+        test={},
+        stability=1.0,
+    )
