@@ -7,14 +7,16 @@
 trains it on fresh seeds, dataset after dataset in turn, until the minutes are over; each configuration is one line of
 the file, and the same command goes on behind the last. FOLDER holds `images/fashion_mnist_12k.npz`,
 `images/cifar10_3k.npz` and `series/ecg5000.csv`. `table` asks of every single training: does its configuration fail, or
-train with S below 0.8, on any of its *other* seeds? Candidates to tell are the margin, S of this one training, and its
-best accuracy, each by the area under the ROC curve; intervals are percentiles over resampled configurations.
+train with S below 0.8, on any of its *other* seeds? Candidates to tell are the margin, the learning rate alone, S of
+this one training, and its best accuracy, each by the area under the ROC curve; intervals are percentiles over resampled
+configurations. No margin can tell that a rate is too *low* to learn, so the same is asked of the higher rates alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import tempfile
@@ -40,6 +42,10 @@ SEEDS = 3
 RATES = "1e-4:1.0"
 STABLE = 0.8
 BOOTSTRAPS = 2000
+# From which on a configuration that does not learn is not simply too slow for eight epochs. Source: convention.
+HIGH_RATE = 3e-3
+# Best configurations of each dataset whose rates a range should hold.
+NUM_BEST = 6
 
 
 def fashion(folder: Path) -> dict[str, Any]:
@@ -172,6 +178,7 @@ def questions(rows: list[dict[str, Any]], *, only_fine: bool) -> list[dict[str, 
             "configuration": index,
             "bad": any(is_bad(other) for other in row["runs"] if other is not run),
             "margin": margin_of(row),
+            "rate": -row["peak_rate"],
             "S": run["stability"],
             "best accuracy": run["best_metric"],
         }
@@ -204,11 +211,13 @@ def interval(asked: list[dict[str, float]], name: str) -> tuple[float, float]:
 
 def tables(rows: list[dict[str, Any]]) -> Iterator[Table]:
     """What the margin predicts, where the line lies, what a sweep costs, and where the good rates lie."""
-    for only_fine in (False, True):
-        yield _prediction_table(rows, only_fine=only_fine)
-    yield _line_table(rows)
+    high = [row for row in rows if row["peak_rate"] >= HIGH_RATE]
+    for some, which in ((rows, "all rates"), (high, f"rates from {HIGH_RATE:g} on")):
+        for only_fine in (False, True):
+            yield _prediction_table(some, which, only_fine=only_fine)
+    yield _line_table(high)
     yield _cost_table(rows)
-    yield _rate_table(rows)
+    yield _range_table(rows)
 
 
 def _by_dataset(rows: list[dict[str, Any]]) -> Iterator[tuple[str, list[dict[str, Any]]]]:
@@ -224,14 +233,15 @@ def _table(title: str, *headings: str) -> Table:
     return table
 
 
-def _prediction_table(rows: list[dict[str, Any]], *, only_fine: bool) -> Table:
-    title = "AUROC, by trainings that themselves looked fine" if only_fine else "AUROC, by all trainings"
-    table = _table(title, "dataset", "configurations", "trainings", "bad elsewhere", "margin", "S", "best accuracy")
+def _prediction_table(rows: list[dict[str, Any]], which: str, *, only_fine: bool) -> Table:
+    title = f"AUROC, {which}, by {'trainings that themselves looked fine' if only_fine else 'all trainings'}"
+    columns = ("margin", "rate", "S", "best accuracy")
+    table = _table(title, "dataset", "configurations", "trainings", "bad elsewhere", *columns)
     for name, some in _by_dataset(rows):
         asked = questions(some, only_fine=only_fine)
         cells = [
             f"{auroc(asked, key):.2f} ({low:.2f} to {high:.2f})"
-            for key in ("margin", "S", "best accuracy")
+            for key in columns
             for low, high in [interval(asked, key)]
         ]
         bad = sum(question["bad"] for question in asked)
@@ -242,10 +252,14 @@ def _prediction_table(rows: list[dict[str, Any]], *, only_fine: bool) -> Table:
 
 def _line_table(rows: list[dict[str, Any]]) -> Table:
     table = _table(
-        "Configurations by margin", "margin", "configurations", "a seed bad", "a seed failed or not learning"
+        f"Configurations by margin, rates from {HIGH_RATE:g} on",
+        "margin",
+        "configurations",
+        "a seed bad",
+        "a seed failed or not learning",
     )
     edges = [0, 1, 3, 10, 30, 100, 300, np.inf]
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in itertools.pairwise(edges):
         some = [row for row in rows if low <= margin_of(row) < high]
         bad = sum(any(map(is_bad, row["runs"])) for row in some)
         failed = sum(any(run["outcome"] != "completed" for run in row["runs"]) for row in some)
@@ -254,29 +268,45 @@ def _line_table(rows: list[dict[str, Any]]) -> Table:
 
 
 def _cost_table(rows: list[dict[str, Any]]) -> Table:
-    table = _table("CPU seconds, medians", "dataset", "sweep", "training", "ratio", "ratio at 20 epochs of all rows")
+    table = _table("CPU seconds, medians", "dataset", "sweep", "training", "ratio")
     for name, some in _by_dataset(rows):
         sweep = np.median([row["sweep_seconds"] for row in some])
         training = np.median([run["seconds"] for row in some for run in row["runs"]])
         ratio = np.median([row["sweep_seconds"] / np.median([run["seconds"] for run in row["runs"]]) for row in some])
-        table.add_row(name, f"{sweep:.1f}", f"{training:.1f}", f"{ratio:.2f}", "")
+        table.add_row(name, f"{sweep:.1f}", f"{training:.1f}", f"{ratio:.2f}")
     return table
 
 
-def _rate_table(rows: list[dict[str, Any]]) -> Table:
-    """The best configurations, and how far below the highest diverging rate of their dataset their rates lie."""
-    table = _table(
-        "Diverging rates", "dataset", "lowest", "median", "highest", "never", "highest / rate of the best five"
+def _range_table(rows: list[dict[str, Any]]) -> Table:
+    """The range that all sweeps of a dataset propose; how many of the best rates lie in it, and in the spaces' own."""
+    from search_spaces.blocks import LEARNING_RATE_RANGE
+    from tuner.records import RateSweep
+    from tuner.stability.margin import HIGHEST_RATE, rate_range
+
+    headings = (
+        "dataset",
+        "diverging: lowest",
+        "median",
+        "highest",
+        "proposed",
+        f"of the best {NUM_BEST} inside",
+        "own",
     )
-    for name, some in _by_dataset(rows):
-        rates = [margin_of(row) * row["peak_rate"] for row in some]
-        ranked = sorted(
-            some, key=lambda row: np.mean([1.0 if run["error"] is None else run["error"] for run in row["runs"]])
-        )
-        never = sum(None in row["diverging_rates"] for row in some)
-        below = ", ".join(f"{max(rates) / row['peak_rate']:.0f}" for row in ranked[:5]) if name != "all" else ""
-        table.add_row(name, f"{min(rates):.3g}", f"{np.median(rates):.3g}", f"{max(rates):.3g}", str(never), below)
+    table = _table("Learning-rate range", *headings)
+    for name, some in list(_by_dataset(rows))[:-1]:
+        sweeps = [RateSweep(tuple(row["diverging_rates"]), HIGHEST_RATE, 0.0) for row in some]
+        diverging = [sweep.diverging_rate for sweep in sweeps]
+        low, high = rate_range(sweeps)
+        best = [row["peak_rate"] for row in sorted(some, key=mean_error)[:NUM_BEST]]
+        inside = [sum(bounds[0] <= rate <= bounds[1] for rate in best) for bounds in ((low, high), LEARNING_RATE_RANGE)]
+        cells = [f"{value:.2g}" for value in (min(diverging), float(np.median(diverging)), max(diverging))]
+        table.add_row(name, *cells, f"{low:g} to {high:g}", *map(str, inside))
     return table
+
+
+def mean_error(row: dict[str, Any]) -> float:
+    """Over the seeds; a failed training counts as always wrong."""
+    return float(np.mean([1.0 if run["error"] is None else run["error"] for run in row["runs"]]))
 
 
 def main() -> None:

@@ -167,7 +167,11 @@ def test_penalty_is_bounded_and_grows_below_the_line(margin, expected):
     assert penalty(margin) == pytest.approx(expected)
 
 
-def test_rate_range_follows_the_sweeps_and_stays_within_limits():
+def test_rate_range_goes_down_from_a_tenth_of_the_median_diverging_rate():
+    assert rate_range([sweep(0.2, 0.2), sweep(0.9, 0.4), sweep(None, None)]) == (6e-5, 0.06)
+
+
+def test_rate_range_stays_within_limits():
     low, high = rate_range([sweep(3e-6, 3e-6)])
     assert RATE_LIMITS[0] <= low < high
     low, high = rate_range([sweep(None, None)])
