@@ -14,6 +14,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from tuner.bundle import BundleConfig, read_config
@@ -82,12 +83,39 @@ def archive(root: Path) -> Path:
     return path
 
 
+def messages(root: Path) -> Path:
+    """Texts of which one word tells the class; one class is half as large as the other."""
+    rng = np.random.default_rng(3)
+    path = root / "messages.tsv"
+    with path.open("w", encoding="utf-8") as stream:
+        stream.write("kind\tmessage\n")
+        for row in range(90):
+            words = " ".join(rng.choice(["the", "a", "Größe", "&amp;", "我们", "now"], 6))
+            stream.write(f"{'spam' if row % 3 == 0 else 'ham'}\t{words} {'win' if row % 3 == 0 else 'home'} {row}\n")
+    return path
+
+
+def sounds(root: Path) -> Path:
+    """High and low tones of several lengths, with silence before them."""
+    rng = np.random.default_rng(4)
+    for name, tone_hz in (("high", 1500), ("low", 300)):
+        (root / "sounds" / name).mkdir(parents=True)
+        for number in range(12):
+            count = int(rng.integers(1200, 2400))
+            wave = np.sin(2 * np.pi * tone_hz * np.arange(count) / 8000) + rng.normal(0, 0.05, count)
+            soundfile.write(root / "sounds" / name / f"{number}.wav", np.append(np.zeros(200), 0.3 * wave), 8000)
+    return root / "sounds"
+
+
 FORMS = {
     "image_folder": image_folder,
     "table": lambda root: table(root, target="label"),
     "regression": lambda root: table(root, target="price"),
     "npz": archive,
+    "text": messages,
+    "sound": sounds,
 }
+FIXED = {"text": {"balance": "oversample", "filters_1": "32"}}
 
 
 @pytest.fixture(scope="module", params=FORMS)
@@ -96,7 +124,14 @@ def run(request, tmp_path_factory):
     root = tmp_path_factory.mktemp(request.param)
     source = FORMS[request.param](root)
     target = {"regression": "price", "table": "label"}.get(request.param)
-    config = SearchConfig(data=str(source), target=target, trials=1, epochs=5, confirm=0, fix=HYPERPARAMETERS)
+    config = SearchConfig(
+        data=str(source),
+        target=target,
+        trials=1,
+        epochs=5,
+        confirm=0,
+        fix=HYPERPARAMETERS | FIXED.get(request.param, {}),
+    )
     folder, _ = setup.prepare(config, root / "run")
     work(folder, deadline=None)
     return folder
@@ -174,7 +209,8 @@ def test_script_reads_and_splits_the_data_as_the_search_did(run, bundle):
     config = run.load_config()
     ours = sources.load(config.data, sources.ReadOptions.of(config))
     x, y, given = script(bundle).read_data(config.data)
-    np.testing.assert_array_equal(np.asarray(x, float), np.asarray(ours.x, float).reshape(x.shape))
+    dtype = object if ours.spec.kind == "text" else float
+    np.testing.assert_array_equal(np.asarray(x, dtype), np.asarray(ours.x, dtype).reshape(x.shape))
     np.testing.assert_allclose(y, ours.y)
     _, _, split = cache.load_raw(run.data_dir)
     for found, expected in zip(
@@ -270,6 +306,18 @@ def test_script_has_the_same_pipeline(run, bundle):
     fitted = script(bundle).PIPELINE.fit(np.asarray(x[split.train]))
     data = training_data(run, run.load_dataset(), load_trials(run)[0].hyperparameters)
     np.testing.assert_array_equal(fitted.transform(x[split.validation]), data.x_validation)
+
+
+def test_script_repeats_the_same_rows_of_smaller_classes(run, bundle):
+    hyperparameters = load_trials(run)[0].hyperparameters
+    module = script(bundle)
+    assert hasattr(module, "oversampled") == (hyperparameters.get("balance") == "oversample")
+    if hasattr(module, "oversampled"):
+        data = training_data(run, run.load_dataset(), hyperparameters)
+        _, y, split = cache.load_raw(run.data_dir)
+        rows = module.oversampled(y[split.train])
+        np.testing.assert_array_equal(y[split.train][rows], data.y)
+        assert len(data.x) == len(data.y) == 2 * np.bincount(y[split.train]).max()
 
 
 @pytest.mark.slow
@@ -386,5 +434,5 @@ def test_failed_trial_has_no_model_to_export(tmp_path):
 def test_recorded_values_reach_the_model_builder(run):
     trial = load_trials(run)[0]
     hp = hyperparameters_of(trial.hyperparameters)
-    assert hp.Choice("filters_1", [64, 32, 8]) == 8
+    assert hp.Choice("filters_1", [64, 32, 8]) == trial.hyperparameters["filters_1"] != 64
     assert judgement_of(run).num_validation == run.load_dataset().num_validation

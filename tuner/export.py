@@ -306,6 +306,7 @@ def _rendered(
         "parts": {part: config.data.reading[part] for part in ("validation", "test") if part in config.data.reading},
         "batch_size": config.hyperparameters.get("batch_size", 32),
         "is_weighted": config.hyperparameters.get("balance") == "class_weights",
+        "is_oversampled": config.hyperparameters.get("balance") == "oversample",
         "one_hot": wants_one_hot(model),
         "notes": notes,
     }
