@@ -23,10 +23,23 @@ from tuner.progress import (
     duration,
     leaders_table,
     metric_text,
+    range_line,
     result,
     summary_lines,
 )
-from tuner.records import DatasetRecord, DataSpec, Finding, Outcome, SeedRun, StabilityScore, TrialRecord
+from tuner.records import (
+    DatasetRecord,
+    DataSpec,
+    Finding,
+    Outcome,
+    RateRange,
+    RateSweep,
+    SeedRun,
+    StabilityMargin,
+    StabilityScore,
+    TrialRecord,
+)
+from tuner.stability.margin import SMALL_MARGIN
 
 # What exceptions of TensorFlow say: brackets that a terminal library takes for markup.
 BRACKETS = "Incompatible shapes: [32,10] vs. [/job:localhost/replica:0] [[{{node x}}]] [bold] [link=x]"
@@ -253,6 +266,7 @@ def test_the_result_as_json_has_the_keys_of_the_contract() -> None:
             "hyperparameters": {"learning_rate": 0.001234567, "optimizer": "adam"},
             "objective": -1.0,
             "stability": 0.9,
+            "margin": None,
             "val_loss": 0.5,
             "val_accuracy": 0.9,
             "confirmed": False,
@@ -266,6 +280,39 @@ def test_the_result_is_strict_json_whatever_the_metrics_are() -> None:
     assert (told["best"]["val_loss"], told["best"]["val_x"]) == (None, None)
     json.dumps(told, allow_nan=False)
     assert result([], root=Path("r"), seconds=0)["best"] is None
+
+
+def margin(ratio: float, *, is_bound: bool = False) -> StabilityMargin:
+    rates = (1.0, None) if is_bound else (1.0, 1.0)
+    sweep = RateSweep(rates, 1.0, 2.0)
+    return StabilityMargin(sweep, peak_rate=1.0 / ratio)
+
+
+@pytest.mark.parametrize(("ratio", "is_small"), [(SMALL_MARGIN * 1.01, False), (SMALL_MARGIN * 0.99, True)])
+def test_the_summary_warns_of_a_small_margin(ratio: float, *, is_small: bool) -> None:
+    lines = summary_lines([trial(0, margin=margin(ratio))], report=None, root=Path("r"))
+    line = next(line for line in lines if line.startswith("Margin: x"))
+    assert "broke at 1)" in line
+    assert ("another seed may fail" in line) is is_small
+
+
+def test_a_margin_shows_in_the_table_and_in_json_with_what_kind_of_number_it_is() -> None:
+    trials = [trial(0, margin=margin(50, is_bound=True)), trial(1, objective=3.0)]
+    assert "above x50" in table_text(trials)
+    told = result(trials, root=Path("r"), seconds=0)["best"]["margin"]
+    assert told == {"ratio": pytest.approx(50), "is_lower_bound": True, "diverging_rate": 1.0, "peak_rate": 0.02}
+    assert "did not break it" in " ".join(summary_lines(trials, report=None, root=Path("r")))
+
+
+def test_a_measured_range_is_said_once_with_its_numbers() -> None:
+    found = RateRange(2e-4, 0.2, (RateSweep((0.5, 0.5), 30.0, 1.0), RateSweep((None, None), 30.0, 1.0)))
+    stream = io.StringIO()
+    with Progress(Console(file=stream, width=300), SearchConfig()) as live:
+        live.show_range(None)
+        for _ in range(2):
+            live.show_range(found)
+    assert stream.getvalue() == f"{range_line(found)}\n"
+    assert "0.0002 to 0.2, from sweeps of 2 configurations, which broke at 0.5, above 30" in range_line(found)
 
 
 def table_text(trials: list[TrialRecord]) -> str:

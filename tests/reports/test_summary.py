@@ -7,7 +7,8 @@ import pytest
 
 from reports import summary
 from tests.reports import synthetic
-from tuner.records import Outcome
+from tuner.records import Outcome, RateSweep, StabilityMargin
+from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import rank
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
@@ -23,6 +24,18 @@ def test_best_in_words() -> None:
     assert re.search(r"Its stability is (0\.9|1)", text)
     assert "above its own best" in text
     assert "not confirmed on fresh seeds" in text
+
+
+@pytest.mark.parametrize(("ratio", "is_small"), [(SMALL_MARGIN * 1.01, False), (SMALL_MARGIN * 0.99, True)])
+def test_a_margin_is_said_and_a_small_one_warned_of(ratio: float, *, is_small: bool) -> None:
+    run = synthetic.run()
+    margin = StabilityMargin(RateSweep((0.5, 0.5), 30.0, 1.0), 0.5 / ratio)
+    best = replace(rank(run.trials)[0], margin=margin)
+    text = " ".join(summary.best_sentences([best], run.dataset))
+    assert f"Its stability margin is {margin.text}: a sweep of the learning rate broke it at 0.5." in text
+    assert ("another seed may fail" in text) is is_small
+    unbroken = replace(best, margin=StabilityMargin(RateSweep((None, 0.5), 30.0, 1.0), 0.001))
+    assert "could not break it on every seed" in " ".join(summary.best_sentences([unbroken], run.dataset))
 
 
 def test_the_parts_that_were_not_assessed_are_named() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tuner.export import export_bundle
 from tuner.records import ConfirmPlan, Outcome, SeedRun, TrialRecord
-from tuner.search.plan import is_finished, note_crash, pending, plan_confirmation
+from tuner.search.plan import is_finished, note_crash, pending, plan_confirmation, unmeasured
 from tuner.search.study import load_trials
 from tuner.search.worker import work
 from tuner.stability.ranking import MAX_BEHIND_NATS, best_trial, finalists, median_seed_run, rank
@@ -127,10 +127,12 @@ def test_a_search_ends_with_its_confirmation(finished_search, finished_run):
     plan = folder.load_confirm_plan()
     trials = load_trials(folder)
     assert pending(plan, trials) == []
+    assert unmeasured(folder, plan) == []
     assert is_finished(folder, folder.load_config())
     best = json.loads(finished_search.stdout)["best"]
     assert best["confirmed"] is True
     assert best["fresh"]["seeds"] == plan.seeds
+    assert best["margin"]["ratio"] == pytest.approx(best["margin"]["diverging_rate"] / best["margin"]["peak_rate"])
     assert best["trial"] == rank(trials)[0].number
 
 
@@ -179,3 +181,13 @@ def test_a_trial_that_over_fitted_is_confirmed_with_the_epochs_that_were_kept(fi
     # The schedule was made for the epochs of the search: the rate stands where that of the first training stood.
     rates = [folder.load_trace(number, index).learning_rate[0] for index in (0, 1)]
     assert rates[0] == pytest.approx(rates[1])
+
+
+def test_a_sweep_that_kills_its_worker_leaves_the_trial_without_a_margin(finished_copy):
+    folder = RunFolder.open(finished_copy)
+    number = folder.load_confirm_plan().finalists[0]
+    folder.swept_file(number).unlink()
+    assert not is_finished(folder, folder.load_config())
+    note_crash(folder, "killed by signal 9")
+    assert is_finished(folder, folder.load_config())
+    assert folder.load_margin(number) is None
