@@ -94,6 +94,7 @@ class Progress:
         self._finished_before: int | None = None
         self._range_is_shown = False
         self._steps_shown = 0
+        self._preparing_frac: float | None = None
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal and detail != "quiet"
@@ -138,6 +139,10 @@ class Progress:
             self._console.print(f"adapting: {line}", highlight=False, markup=False, soft_wrap=True)
         self._steps_shown = len(found.steps)
 
+    def show_preparation(self, done_frac: float | None) -> None:
+        """Show how much of the preprocessing that a worker is busy with is done; None if it is with none."""
+        self._preparing_frac = done_frac
+
     def show_range(self, found: RateRange | None) -> None:
         """Say once which learning-rate range the search has measured."""
         if found is not None and not self._range_is_shown and self._detail != "quiet":
@@ -165,6 +170,8 @@ class Progress:
         if plan is not None:
             done = sum(run.trial in plan.finalists and run.seed_index <= plan.seeds for run in fresh)
             bar.add_task("fresh seeds", total=len(plan.finalists) * plan.seeds, completed=done, what="confirming")
+        if self._preparing_frac is not None:
+            bar.add_task("per cent", total=100, completed=int(100 * self._preparing_frac), what="preparing data")
         lines: list[RenderableType] = [bar]
         running = [trial for trial in trials if trial.outcome is Outcome.RUNNING]
         for trial in running:
@@ -300,7 +307,7 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
     shape = " x ".join(map(str, spec.input_shape))
     what = f"{spec.num_classes} classes" if spec.num_classes else "regression"
     lines = [
-        f"{dataset.source}: {spec.kind} data, {shape}, {what}; "
+        f"{dataset.source}: {spec.kind} data, {shape}{', ' if shape else ''}{what}; "
         f"{dataset.num_train:,} rows to train, {dataset.num_validation:,} to validate, "
         f"{dataset.num_test:,} kept for the test"
     ]
@@ -312,6 +319,16 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
         "balanced_accuracy": "balanced accuracy (classes are unequal)",
     }
     return [*lines, f"judged by {judged[dataset.metric]}; a constant answer has error {dataset.chance_error:.3f}"]
+
+
+def preparation_line(cost: Estimate) -> str:
+    """What each distinct preprocessing costs, in a line; empty if it is next to nothing."""
+    if cost.size_bytes < WORTH_SAYING_BYTES and cost.seconds < WORTH_SAYING_S:
+        return ""
+    return (
+        f"each distinct preprocessing is done once and takes about {duration(max(1.0, cost.seconds))} and "
+        f"{cost.size_bytes / 1e9:,.2f} GB on the disk, which has {cost.free_bytes / 1e9:,.1f} GB free"
+    )
 
 
 def range_line(found: RateRange) -> str:

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tuner.data.sources import ReadOptions, load
+from tuner.data.split import split_dataset
+from tuner.errors import DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def file(name, rows, *, header="a,b,label\n", labels=("no", "yes"), separator=","):
+        lines = "".join(f"{row},{row / 4},{labels[row % len(labels)]}\n" for row in rows)
+        (tmp_path / name).write_text((header + lines).replace(",", separator))
+        return str(tmp_path / name)
+
+    return file
+
+
+def test_files_of_their_own_are_the_parts(write):
+    parts = {"validation": write("v.csv", range(40, 60)), "test": write("t.csv", range(60, 70))}
+    found = load(write("main.csv", range(40)), ReadOptions(**parts))
+    assert (found.x.shape, len(found.row_names), found.row_names[40]) == ((70, 2), 70, "v.csv:0")
+    split = split_dataset(found, seed=0)
+    assert sorted(split.train.tolist()) == list(range(40))
+    assert split.validation.tolist() == list(range(40, 60))
+    assert split.test.tolist() == list(range(60, 70))
+    assert found.notes[-1].startswith("Test part: 10 samples of ")
+    assert {name: found.spec.reading[name] for name in parts} == parts
+
+
+def test_one_file_leaves_the_other_part_to_be_drawn(write):
+    split = split_dataset(load(write("main.csv", range(100)), ReadOptions(test=write("t.csv", range(100, 111)))), seed=0)
+    assert len(split.test) == 11
+    assert len(split.train) + len(split.validation) == 100
+
+
+def test_columns_go_by_name_and_formats_may_differ(write):
+    test = write("t.tsv", range(3), header="b,a,label\n", separator="\t")
+    found = load(write("main.csv", range(40)), ReadOptions(test=test))
+    assert found.x[-1].tolist() == [0.5, 2]
+
+
+def test_words_and_labels_keep_their_codes(write):
+    main = write("main.csv", range(40), header="a,b,label\n", labels=("x", "y", "z"))
+    found = load(main, ReadOptions(test=write("t.csv", range(5), labels=("z",))))
+    assert found.y[-5:].tolist() == [2] * 5
+
+
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        (
+            {"labels": ("no", "yess")},
+            r"Column 'label' of 't.csv' holds 'yess', which the training data does not have\. D",
+        ),
+        ({"header": "a,bb,label\n"}, r"'t.csv' has no column 'b', which the model was trained on.*Did you mean 'bb'"),
+        ({"header": "a,b,kind\n"}, r"'t.csv' has no column 'label'"),
+        ({"labels": ("",)}, r"All rows of column 'label' of 't.csv' are empty"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(write, part, message):
+    with pytest.raises(DataError, match=message):
+        load(write("main.csv", range(40)), ReadOptions(test=write("t.csv", range(6), **part)))
+
+
+def test_parts_of_another_form_are_refused(write, tmp_path):
+    np.savez(tmp_path / "t.npz", x=np.zeros((3, 2)), y=[0, 1, 0])
+    with pytest.raises(DataError, match="does not have the form of the data, which is read as table"):
+        load(write("main.csv", range(40)), ReadOptions(test=str(tmp_path / "t.npz")))
+    with pytest.raises(DataError, match="does not exist"):
+        load(write("main.csv", range(40)), ReadOptions(validation=str(tmp_path / "none.csv")))
+
+
+def test_archives(tmp_path):
+    rng = np.random.default_rng(0)
+    for name, count in (("main", 60), ("part", 8)):
+        y = np.arange(count) % 2
+        np.savez(tmp_path / f"{name}.npz", x=rng.normal(size=(count, 9)), y=y, class_names=["off", "on"])
+    found = load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
+    assert (found.x.shape, found.y[-8:].tolist()) == ((68, 9), [0, 1] * 4)
+    assert found.validation_rows.tolist() == list(range(60, 68))
+    np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 7)), y=np.arange(8) % 2)
+    with pytest.raises(DataError, match=r"has shape \(8, 7\); \(samples, 9\) was expected, as in training"):
+        load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
+    np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 9)))
+    with pytest.raises(DataError, match="a part needs x and y"):
+        load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
+
+
+def test_a_test_part_may_not_be_given_twice(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(60, 9)), np.arange(60) % 2
+    np.savez(tmp_path / "main.npz", x_train=x, y_train=y, x_test=x, y_test=y)
+    np.savez(tmp_path / "part.npz", x=x, y=y)
+    with pytest.raises(DataError, match="has a test part of its own; remove --test"):
+        load(str(tmp_path / "main.npz"), ReadOptions(test=str(tmp_path / "part.npz")))
+
+
+def test_folders_of_images(tmp_path):
+    rng = np.random.default_rng(0)
+    for root, count in (("main", 12), ("part", 3)):
+        for code, name in enumerate(("dark", "light")):
+            (tmp_path / root / name).mkdir(parents=True)
+            for number in range(count):
+                pixels = rng.integers(120 * code, 120 * code + 90, (10, 10, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / root / name / f"{number}.png")
+    found = load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))
+    assert (found.x.shape, found.y[-6:].tolist()) == ((30, 10, 10, 3), [0, 0, 0, 1, 1, 1])
+    (tmp_path / "part" / "light").rename(tmp_path / "part" / "lihgt")
+    with pytest.raises(DataError, match=r"Folder 'part' holds 'lihgt', which the training data does not have.*'light'"):
+        load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))
+
+
+def test_real_parts(shared_data):
+    folder = shared_data / "series" / "occupancy"
+    options = ReadOptions(validation=str(folder / "datatest.txt"), test=str(folder / "datatest2.txt"))
+    split = split_dataset(load(str(folder / "datatraining.txt"), options), seed=0)
+    assert [len(split.validation), len(split.test)] == [2665, 9752]
+    assert len(split.train) <= 8143
