@@ -299,6 +299,12 @@ def test_training_copies_of_a_given_part_are_not_learned_from():
     np.testing.assert_array_equal(split.test, np.arange(90, 100))
 
 
+def test_groups_of_each_part_are_said():
+    groups = np.arange(120) // 20
+    split = split_dataset(dataset_of(numbers(120), np.arange(120) % 2, groups=groups), seed=0)
+    assert split.notes == ("Split by groups (--group): 4 to train, 1 to validate, 1 to test, none in two.",)
+
+
 def test_groups_that_share_copies_are_one_group():
     x, y = numbers(120), np.arange(120) % 2
     groups = np.arange(120) // 20
@@ -306,6 +312,7 @@ def test_groups_that_share_copies_are_one_group():
     split = split_dataset(dataset_of(x, y, groups=groups), seed=0)
     part_of = [next(n for n, part in enumerate(parts_of(split)) if row in part) for row in (0, 20)]
     assert part_of[0] == part_of[1]
+    assert [note.split(" ")[0] for note in split.notes] == ["Split", "1"]
 
 
 @pytest.mark.parametrize(("num_copies", "are_joined"), [(100, True), (101, False)])

@@ -93,6 +93,8 @@ def split_dataset(dataset: Dataset, *, seed: int) -> Split:
     else:
         same = duplicates.copies(dataset)
         parts = make_split(dataset.y, task=spec.task, seed=seed, groups=_groups(dataset, same), **given)
+        if dataset.groups is not None:
+            parts = dataclasses.replace(parts, notes=(_group_note(dataset.groups, parts),))
         if same is not None:
             parts = _without_copies(parts, same, names=dataset.row_names)
     notes = _check_classes(dataset.y, parts, names) if spec.task == "classification" and names else ()
@@ -224,6 +226,11 @@ def _groups(dataset: Dataset, same: Rows | None) -> Rows | None:
     return duplicates.connected(3 * len(rows) + 1, pairs)[: len(rows)]
 
 
+def _group_note(groups: Rows, parts: Split) -> str:
+    train, validation, test = (len(np.unique(groups[rows])) for rows in (parts.train, parts.validation, parts.test))
+    return f"Split by groups (--group): {train:,} to train, {validation:,} to validate, {test:,} to test, none in two."
+
+
 def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
     """Training rows that are copies of validation or test rows, which stand where they do because the user said so."""
     held = same[np.concatenate([parts.validation, parts.test])]
@@ -232,14 +239,17 @@ def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
     if not is_copy.any():
         return dataclasses.replace(
             parts,
-            notes=(f"{num_copies:,} samples are (nearly) copies of others; copies are on one side of the split.",),
+            notes=(
+                *parts.notes,
+                f"{num_copies:,} samples are (nearly) copies of others; copies are on one side of the split.",
+            ),
         )
     shown = ", ".join(names[row] for row in parts.train[is_copy][:MAX_NAMED].tolist())
     note = (
         f"{int(is_copy.sum()):,} training samples are (nearly) copies of samples of the given parts and are not "
         f"learned from: {shown}{' ...' if is_copy.sum() > MAX_NAMED else ''}."
     )
-    return dataclasses.replace(parts, train=parts.train[~is_copy], notes=(note,))
+    return dataclasses.replace(parts, train=parts.train[~is_copy], notes=(*parts.notes, note))
 
 
 def _in_time(dataset: Dataset, *, test_rows: Rows | None, validation_rows: Rows | None) -> Split:
