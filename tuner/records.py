@@ -183,8 +183,8 @@ class DatasetRecord:
         chance_loss: L0: label entropy of the training part in nats; for regression the variance of its target.
         chance_error: Error of the best constant answer under the study's metric; for regression the chance loss.
         metric: `accuracy`, `balanced_accuracy` or `loss`.
-        proposed: Defaults of the preprocessing that these data ask for, by name.
         notes: Decisions taken on the way that the user should know.
+        proposed: Defaults of the preprocessing that these data ask for, by name.
     """
 
     source: str
@@ -198,9 +198,9 @@ class DatasetRecord:
     chance_loss: float
     chance_error: float
     metric: Literal["accuracy", "balanced_accuracy", "loss"]
-    proposed: dict[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
+    proposed: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 
 
