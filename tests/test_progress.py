@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from tuner.config import SearchConfig
+from tuner.data.cache import Estimate
 from tuner.errors import EnvironmentFault
 from tuner.progress import (
     Events,
@@ -23,6 +24,7 @@ from tuner.progress import (
     duration,
     leaders_table,
     metric_text,
+    preparation_line,
     range_line,
     result,
     summary_lines,
@@ -366,3 +368,33 @@ def test_epochs_are_shown_one_by_one_when_asked_for() -> None:
     assert "trial 0: epoch 2 of" in told
     assert "0.25" in told
     assert "epoch" not in shown([], [first], [then])
+
+
+@pytest.mark.parametrize(
+    ("size_bytes", "seconds", "is_said"),
+    [(99_999_999, 9.9, False), (100_000_000, 0.1, True), (1000, 10.0, True)],
+)
+def test_what_the_preprocessing_costs_is_said_where_it_is_much(size_bytes: int, seconds: float, is_said: bool) -> None:
+    line = preparation_line(Estimate(size_bytes, 5 * 10**9, seconds))
+    assert bool(line) == is_said
+    if is_said:
+        assert line.endswith(f"and {size_bytes / 1e9:.2f} GB on the disk, which has 5.0 GB free")
+
+
+def test_a_preparation_is_shown_while_it_lasts() -> None:
+    def told(done_frac: float | None) -> str:
+        stream = io.StringIO()
+        with Progress(Console(file=stream, force_terminal=True, width=200), SearchConfig()) as live:
+            live.show_preparation(done_frac)
+            live.update([])
+        return stream.getvalue()
+
+    assert "preparing data" in told(0.42)
+    assert "42/100" in told(0.42)
+    assert "preparing data" not in told(None)
+
+
+def test_what_the_data_suggest_is_said() -> None:
+    spec = DataSpec("text_table", "text", "regression", (), (), "y")
+    record = DatasetRecord("d", spec, "0", 7, 1, 1, (), 0, 1.0, 1.0, "loss", proposed={"tokens": "word", "a": "b"})
+    assert "the search starts from tokens=word, a=b, as these data suggest" in describe_data(record)

@@ -190,6 +190,7 @@ def search(
     DATA is a folder with one sub-folder of images for each class, a .npz file, or a .csv, .tsv or .parquet table.
     """
     from tuner import progress
+    from tuner.data import cache
     from tuner.search import plan, setup
 
     started = time.monotonic()
@@ -200,7 +201,8 @@ def search(
     folder, dataset = setup.prepare(config, root)
     if not quiet:
         _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
-        for line in progress.describe_data(dataset):
+        cost = cache.estimate(folder.data_dir, dataset.spec, dataset.proposed)
+        for line in filter(None, [*progress.describe_data(dataset), progress.preparation_line(cost)]):
             _say(f"  {line}")
     try:
         trials, report = _run(config, folder, events=events, detail=_detail(quiet, verbose))
@@ -224,6 +226,7 @@ def _run(
     from rich.console import Console
 
     from reports import write_report
+    from tuner.data import cache
     from tuner.progress import Events, Progress
     from tuner.search.study import load_trials
     from tuner.search.supervisor import supervise
@@ -238,6 +241,7 @@ def _run(
                 def tick() -> None:
                     trials = load_trials(folder)
                     live.show_range(folder.load_rate_range())
+                    live.show_preparation(cache.preparing_frac(folder.data_dir))
                     live.update(trials, folder.load_confirm_plan())
                     live.show_adaptation(folder.load_adaptation())
                     log.update(trials)
@@ -247,6 +251,11 @@ def _run(
             again = _resume_command(None if only_confirm else folder.root)
             _say(f"Stopping. The same command goes on where this one stopped: {again}")
             log.emit("search_stopped")
+            raise
+        except TunerError:
+            with contextlib.suppress(TunerError):
+                if load_trials(folder):
+                    _say(f"Report of what there is: {write_report(folder)}")
             raise
         trials = load_trials(folder)
         report = write_report(folder)

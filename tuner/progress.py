@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -41,6 +41,9 @@ from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.store import storage_errors
 
+if TYPE_CHECKING:
+    from tuner.data.cache import Estimate
+
 __all__ = [
     "PROGRAM",
     "Events",
@@ -50,6 +53,7 @@ __all__ = [
     "duration",
     "leaders_table",
     "metric_text",
+    "preparation_line",
     "range_line",
     "result",
     "summary_lines",
@@ -58,6 +62,9 @@ __all__ = [
 # What a user types before the name of a command; the Makefile knows that no environment is active.
 PROGRAM = os.environ.get("TUNER_PROGRAM", "python -m tuner")
 NOT_CONFIRMED = " (one seed; not confirmed on fresh seeds)"
+# From here on it is said before a search starts what the preprocessing costs. Source: convention.
+WORTH_SAYING_BYTES = 100_000_000
+WORTH_SAYING_S = 10.0
 # Trials that `status` lists.
 NUM_LEADERS = 10
 
@@ -313,6 +320,9 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
     ]
     lines += [f"note: {note}" for note in dataset.notes]
     lines += [f"audit: {finding.cause}" for finding in dataset.findings]
+    if dataset.proposed:
+        starts = ", ".join(f"{name}={value}" for name, value in dataset.proposed.items())
+        lines.append(f"the search starts from {starts}, as these data suggest")
     judged = {
         "loss": "validation loss",
         "accuracy": "accuracy",
