@@ -12,7 +12,9 @@ from typing import Any
 from reports import curves, figures, formats, landscape, parameters, shell, standings, summary
 from tuner.config import SearchConfig, dump_config
 from tuner.errors import RunError
-from tuner.records import DatasetRecord, Finding, Trace, TrialRecord
+from tuner.records import Adaptation, DatasetRecord, Finding, Trace, TrialRecord
+from tuner.stability import explanation
+from tuner.stability.adaptation import adaptation_lines
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, rank
 from tuner.store import RunFolder, write_text
@@ -27,6 +29,7 @@ MAX_PARALLEL, MAX_SCATTERS = 10, 6
 
 # Options that a repeated search is given on its command line, where they differ from the default.
 _COMMAND_KEYS = tuple(name for name in SearchConfig.model_fields if name not in ("data", "range", "fix", "force"))
+_NO_ADAPTATION = Adaptation()
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -43,6 +46,12 @@ def write_report(folder: RunFolder) -> Path:
 
     trials = load_trials(folder)
     traces, faults = _load_traces(folder, rank(trials))
+    faults = [fault for trial in trials for fault in trial.faults] + faults
+    try:
+        adaptation = folder.load_adaptation()
+    except RunError as error:
+        adaptation = Adaptation()
+        faults.append(str(error))
     page = render(
         str(folder.root),
         config=folder.load_config(),
@@ -50,6 +59,7 @@ def write_report(folder: RunFolder) -> Path:
         trials=trials,
         traces=traces,
         environment=folder.load_environment(),
+        adaptation=adaptation,
         trace_faults=faults,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
@@ -65,6 +75,7 @@ def render(
     trials: Sequence[TrialRecord],
     traces: Mapping[int, Trace],
     environment: Mapping[str, str],
+    adaptation: Adaptation = _NO_ADAPTATION,
     trace_faults: Sequence[str] = (),
     written: str = "",
 ) -> str:
@@ -77,6 +88,7 @@ def render(
         trials: All trials, in any order, finished or not.
         traces: By trial number, of the trials that `curves.choose_trials` names.
         environment: Versions, hardware, command.
+        adaptation: How the search narrowed its ranges by itself.
         trace_faults: What could not be read, a sentence each.
         written: When the page was made, for the foot.
     """
@@ -95,6 +107,7 @@ def render(
         "best": _best(best, run, config, dataset) if best else None,
         "leaderboard": _leaderboard(ranked, config, dataset),
         "failures": _failures(ranked),
+        "causes": _causes(ranked, adaptation),
         "curves": _curves(plots, ranked, traces, best),
         "trace_faults": trace_faults,
         "space": _space(plots, ranked, config, dataset),
@@ -243,7 +256,9 @@ def _row(place: int, trial: TrialRecord, config: SearchConfig, dataset: DatasetR
         trial=trial.number,
         metric=formats.number(metric) if dataset.metric == "loss" else formats.fixed(metric, 3),
         validation_loss=formats.number(standings.validation_loss(trial)),
-        objective=formats.fixed(trial.objective) if config.objective == "stable" else formats.number(trial.objective),
+        objective=formats.number(trial.objective)
+        if config.objective.startswith("val_")
+        else formats.fixed(trial.objective),
         stability=formats.fixed(trial.stability) if is_known else formats.MISSING,
         margin=trial.margin.text if trial.margin else formats.MISSING,
         standing=standing,
@@ -266,6 +281,40 @@ def _failures(ranked: Sequence[TrialRecord]) -> list[tuple[str, str, str]]:
         if trial.outcome.is_failed:
             groups.setdefault((trial.outcome.meaning, _message(trial)), []).append(trial.number)
     return [(", ".join(map(str, sorted(numbers))), *texts) for texts, numbers in groups.items()]
+
+
+def _causes(ranked: Sequence[TrialRecord], adaptation: Adaptation) -> dict[str, Any]:
+    """What was unstable, why, and what to change: over all trials, trial by trial, and what the search did about it."""
+    steps = adaptation.steps
+    return {
+        "frequent": [(cause, ", ".join(map(str, numbers))) for cause, numbers in explanation.frequent_causes(ranked)],
+        "trials": [_cause_row(trial) for trial in ranked if explanation.alarms(trial) or _was_ended(trial)],
+        "adaptation": [
+            line
+            for index, step in enumerate(steps)
+            for line in adaptation_lines(step, steps[index - 1] if index else None)
+        ],
+    }
+
+
+def _was_ended(trial: TrialRecord) -> bool:
+    return any(run.seed_index == 0 and run.ended_by for run in trial.seed_runs)
+
+
+def _cause_row(trial: TrialRecord) -> dict[str, Any]:
+    cause = explanation.top_cause(trial)
+    return {
+        "trial": trial.number,
+        "happened": [(explanation.words(finding), finding.cause) for finding in explanation.alarms(trial)],
+        "message": trial.message if _was_ended(trial) else "",
+        "cause": cause,
+        "name": explanation.words(cause) if cause else "",
+        "confidence": formats.percent(cause.confidence) if cause else "",
+        "advice": explanation.advice(cause, trial.hyperparameters) if cause else "",
+        "remedies": [remedy for remedy in cause.remedies if not remedy.change.startswith(("upper ", "lower "))]
+        if cause
+        else [],
+    }
 
 
 def _message(trial: TrialRecord) -> str:

@@ -100,7 +100,7 @@ PARTS = (
         "E",
         "validation_unrecovered",
         "unrecovered validation loss",
-        0.5,
+        1.0,
         "rise of the validation loss that was still there at the end: over-fitting",
     ),
     Part(

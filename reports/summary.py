@@ -166,6 +166,8 @@ def outcome_words(trial: TrialRecord, config: SearchConfig) -> str:
     """How a finished trial ended, in words, with the epochs if it ended early."""
     run = shown_run(trial)
     words = _OUTCOME_WORDS[trial.outcome]
+    if trial.kept_epochs is not None:
+        return f"over-fitted; kept at epoch {trial.kept_epochs} of {config.epochs}"
     is_early = run is not None and 0 < run.epochs < config.epochs
     return f"{words} (epoch {run.epochs} of {config.epochs})" if run and is_early else words
 

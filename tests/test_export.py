@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import keras
@@ -264,7 +265,22 @@ def workbook(root: Path) -> SearchConfig:
 
 @pytest.mark.parametrize("make", [messy_table, quoted_messages, workbook])
 def test_script_reads_tables_as_users_have_them(make, tmp_path):
-    config = make(tmp_path)
+    check_script(make(tmp_path), tmp_path)
+
+
+def test_script_reads_tensorflow_datasets(tmp_path, monkeypatch):
+    texts = np.array([f"größe {row}".encode() for row in range(60)], object)
+    splits = {"test": (texts[:9], np.arange(9) % 2), "train": (texts, np.arange(60) % 2)}
+    info = types.SimpleNamespace(
+        features={"label": types.SimpleNamespace(names=["no", "yes"])}, supervised_keys=("text", "label")
+    )
+    fake = types.SimpleNamespace(load=lambda *args, **kwargs: (splits, info), as_numpy=lambda tensors: tensors)
+    monkeypatch.setitem(sys.modules, "tensorflow_datasets", fake)
+    check_script(SearchConfig(data="tfds:toy"), tmp_path)
+
+
+def check_script(config: SearchConfig, tmp_path: Path) -> None:
+    """Write a bundle for these data; its script must read and split them as the search does."""
     ours = sources.load(config.data, sources.ReadOptions.of(config))
     split = split_dataset(ours, seed=0)
     cache.save_raw(tmp_path / "data", ours, split)

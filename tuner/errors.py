@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import os
 import sys
 from collections.abc import Iterable, Iterator
 
@@ -100,7 +101,7 @@ def package_faults() -> Iterator[None]:
     """Turn a package of others that is missing or broken into an `EnvironmentFault` that names it.
 
     Raises:
-        EnvironmentFault: An import in the block failed.
+        EnvironmentFault: An import in the block failed, or Keras was told to use a backend that it does not have.
     """
     try:
         yield
@@ -111,4 +112,12 @@ def package_faults() -> Iterator[None]:
         raise EnvironmentFault(
             f"The package {package or 'that was imported'!r} is missing or broken: {error}. "
             f"Install it where this program runs: {sys.executable} -m pip install {package or 'PACKAGE'}"
+        ) from error
+    except ValueError as error:
+        # What importing Keras 3.15 raises for a backend that it does not know.
+        if not str(error).startswith("Unable to import backend"):
+            raise
+        raise EnvironmentFault(
+            f"Keras has no backend {os.environ.get('KERAS_BACKEND', str(error))!r}. Set KERAS_BACKEND (or the backend "
+            "in ~/.keras/keras.json) to tensorflow, jax or torch, or unset it."
         ) from error

@@ -293,9 +293,9 @@ def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
         told = f"{trial.outcome.replace('_', ' ')}{spent}. {_failure_text(trial)}"
     else:
         told = f"{metric_text(trial)}{spent}" + (f". {trial.message}" if trial.message else "")
-    why = f". {explained(trial).capitalize()}" if explained(trial) else ""
+    told = f"{told.removesuffix('.')}. {explained(trial).capitalize()}" if explained(trial) else told
     mark = "  <- best so far" if best is not None and best.number == trial.number else ""
-    return f"trial {trial.number}: {told.removesuffix('.')}{why}{mark}"
+    return f"trial {trial.number}: {told}{mark}"
 
 
 def _fresh_runs(trials: Sequence[TrialRecord]) -> list[SeedRun]:

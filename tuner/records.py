@@ -46,7 +46,16 @@ HyperparameterValue = bool | int | float | str | None
 Kind = Literal["image", "series", "text", "audio"]
 Task = Literal["classification", "regression"]
 Form = Literal[
-    "digits", "npz", "image_folder", "table", "text_table", "audio_folder", "long_table", "recording", "sequence_folder"
+    "digits",
+    "npz",
+    "image_folder",
+    "table",
+    "text_table",
+    "audio_folder",
+    "long_table",
+    "recording",
+    "sequence_folder",
+    "tfds",
 ]
 
 

@@ -32,7 +32,9 @@ def test_files_of_their_own_are_the_parts(write):
 
 
 def test_one_file_leaves_the_other_part_to_be_drawn(write):
-    split = split_dataset(load(write("main.csv", range(100)), ReadOptions(test=write("t.csv", range(100, 111)))), seed=0)
+    split = split_dataset(
+        load(write("main.csv", range(100)), ReadOptions(test=write("t.csv", range(100, 111)))), seed=0
+    )
     assert len(split.test) == 11
     assert len(split.train) + len(split.validation) == 100
 

@@ -246,7 +246,7 @@ def test_regression() -> None:
 def test_traces_that_cannot_be_read_are_named() -> None:
     run = synthetic.run(("clean", "spikes", "clean"))
     made = page(run, traces={1: run.traces[1]}, trace_faults=["Trial 0: Trace 'x' cannot be read: cut short."])
-    assert "1 trace could not be read and is left out below." in made.text
+    assert "1 file could not be read and is left out." in made.text
     assert "Trial 0: Trace 'x' cannot be read: cut short." in made.text
     assert "loss-curves" in made.plots()
 
@@ -348,7 +348,7 @@ def test_write_report_names_missing_and_damaged_traces_and_goes_on(folder: RunFo
     damaged = folder.seed_run_dir(1, 0) / "trace.npz"
     damaged.write_bytes(damaged.read_bytes()[:-200])
     made = Page(write_report(folder).read_text(encoding="utf-8"))
-    assert "2 traces could not be read and are left out below." in made.text
+    assert "2 files could not be read and are left out." in made.text
     assert "Trial 0: Trace" in made.text
     assert "Trial 1: Trace" in made.text
     assert "steps-2" in made.plots()

@@ -65,10 +65,18 @@ def test_rises_far_below_chance_are_harmless(level, is_found):
 
 @pytest.mark.parametrize(("height", "is_found"), [(2.5, False), (4.0, True)])
 def test_at_the_birth_the_loss_must_be_three_times_chance(height, is_found):
-    losses = np.concatenate(([CHANCE], np.full(8, height * CHANCE), np.full(100, CHANCE)))
+    losses = np.concatenate(([CHANCE], np.full(8, height * CHANCE), np.full(100, 0.9 * CHANCE)))
     found = alarm(losses)
     assert (found is not None) is is_found
     assert not is_found or found.start == 1
+
+
+@pytest.mark.parametrize(("jump", "after", "is_found"), [(2.2, 1.0, True), (1.8, 1.0, False), (8, 0.9, False)])
+def test_a_jump_at_the_birth_kills_if_nothing_is_learned_after_it(jump, after, is_found):
+    losses = np.concatenate(([1.0, jump], np.full(100, after))) * CHANCE
+    found = alarm(losses)
+    assert (found is not None) is is_found
+    assert not is_found or (found.start, found.factor) == (1, pytest.approx(jump, rel=0.01))
 
 
 def test_a_huge_first_loss_that_falls_is_no_alarm():

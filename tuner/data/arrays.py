@@ -24,7 +24,7 @@ from tuner.data.dataset import Dataset
 from tuner.errors import DataError, did_you_mean
 from tuner.records import DataSpec, Kind
 
-__all__ = ["read", "read_features", "read_labelled"]
+__all__ = ["assemble", "read", "read_features", "read_labelled"]
 
 # A 3-D array of other numbers than uint8 is taken for grey images from this side on, unless it is longer than wide
 # by this factor. Source: convention; scikit-learn's digits have 8 px, sensor series rarely as many channels as steps.
@@ -48,7 +48,21 @@ def read(path: Path, *, kind: str, task: str) -> Dataset:
     Raises:
         DataError: The keys, shapes or values are not usable.
     """
-    archive = _load(path)
+    return assemble(_load(path), path, kind=kind, task=task)
+
+
+def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str) -> Dataset:
+    """A data set of arrays.
+
+    Args:
+        archive: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`; and maybe `class_names`.
+        path: Names them in messages.
+        kind: `auto`, `image` or `series`.
+        task: `auto`, `classification` or `regression`.
+
+    Raises:
+        DataError: The keys, shapes or values are not usable.
+    """
     parts = _pairs(archive, path)
     _check_pairs(parts, path)
     notes = [f"Ignored in {path.name!r}: {', '.join(sorted(extra))}."] if (extra := _extra(archive)) else []

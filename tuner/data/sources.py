@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import arrays, audio, folders, frames, images, parts, sequences, split, tables
+from tuner.data import arrays, audio, folders, frames, images, parts, sequences, split, tables, tfds
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
@@ -28,6 +28,7 @@ _FORM_NAMES: dict[Form, str] = {
     "long_table": "long tables (--series-id)",
     "recording": "recordings (--window)",
     "sequence_folder": "folders of tables",
+    "tfds": "data of TensorFlow Datasets",
 }
 _KINDS: dict[Form, tuple[Kind, ...]] = {
     "digits": ("image",),
@@ -38,6 +39,7 @@ _KINDS: dict[Form, tuple[Kind, ...]] = {
     "long_table": ("series",),
     "recording": ("series",),
     "sequence_folder": ("series",),
+    "tfds": ("image", "series", "text"),
 }
 
 _TABLES: tuple[Form, ...] = ("table", "long_table", "recording")
@@ -83,6 +85,7 @@ _PREDICTED_FROM: dict[Form, str] = {
     "long_table": "a table with the same columns",
     "recording": "a table with the same columns",
     "sequence_folder": "a table with the same columns, or a folder of these",
+    "tfds": "a .npz file, images, or a table with a column text, as in training",
 }
 
 BY_LOOKING = ReadOptions()
@@ -97,19 +100,27 @@ def load(source: str | None, options: ReadOptions = BY_LOOKING) -> Dataset:
     """Read data to learn from.
 
     Args:
-        source: Path of a folder or file; None for scikit-learn's handwritten digits.
+        source: Path of a folder or file, or `tfds:NAME`; None for scikit-learn's handwritten digits.
         options: What the user said of it; what means nothing for these data is refused.
 
     Raises:
         DataError: The data cannot be read, or cannot be learned from, as it is.
     """
-    path = _existing(source) if source is not None else Path("digits")
-    form = _form(path, options) if source is not None else "digits"
+    path, form = _place(source, options)
     _refuse_options(path, form, options)
     dataset = parts.with_parts(_read(path, form, options), _part(options.validation), _part(options.test))
     spec = dataset.spec
     split.check_sizes(dataset.y, task=spec.task, test_rows=dataset.test_rows, class_names=spec.class_names)
     return dataset
+
+
+def _place(source: str | None, options: ReadOptions) -> tuple[Path, Form]:
+    if source is None:
+        return Path("digits"), "digits"
+    if source.startswith(tfds.PREFIX):
+        return Path(source), "tfds"
+    path = _existing(source)
+    return path, _form(path, options)
 
 
 def _part(source: str | None) -> Path | None:
@@ -129,6 +140,8 @@ def _read(path: Path, form: Form, options: ReadOptions) -> Dataset:
         return sequences.read_long(path, options)
     if form == "recording":
         return sequences.read_recording(path, options)
+    if form == "tfds":
+        return tfds.read(str(path), options)
     if form == "npz":
         return arrays.read(path, kind=options.kind, task=options.task)
     return tables.read(path, options)
@@ -153,7 +166,7 @@ def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[
         return sequences.read_folder_features(path, spec)
     if found == "tables" and path.is_file() and spec.form in ("long_table", "recording"):
         return sequences.read_table_features(path, spec)
-    if found == "tables" and path.is_file() and spec.form in ("table", "text_table"):
+    if found == "tables" and path.is_file() and (spec.form == "table" or spec.kind == "text"):
         return tables.read_features(path, spec)
     if found == "images" and spec.kind == "image" and spec.form != "digits":
         return images.read_features(path, spec)

@@ -181,7 +181,7 @@ def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec) -> pd.
 
 def _sources(spec: DataSpec, found: list[str]) -> list[str]:
     """The columns of the file that the features are made of, each once; that of a category is before the `=`."""
-    if spec.form == "text_table":
+    if spec.kind == "text":
         return list(spec.feature_names)
     return list(dict.fromkeys(_source(name, found) for name in spec.feature_names))
 
@@ -194,7 +194,7 @@ def _source(feature: str, found: list[str]) -> str:
 
 
 def _samples(frame: pd.DataFrame, path: Path, spec: DataSpec) -> Array:
-    if spec.form == "text_table":
+    if spec.kind == "text":
         return texts.joined(frame, list(spec.feature_names))
     found = list(map(str, frame.columns))
     numeric = [name for name in spec.feature_names if name in found]

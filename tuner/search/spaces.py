@@ -26,6 +26,7 @@ from tuner.data import pipelines
 from tuner.errors import SpaceError, did_you_mean
 from tuner.records import DataSpec
 from tuner.search.ranges import apply_ranges, is_possible, value_text
+from tuner.training.seedrun import require_compiled
 
 __all__ = ["SpaceRow", "apply_ranges", "build_model", "describe", "discover", "follows_shape", "load", "names"]
 
@@ -341,17 +342,10 @@ def build_model(hypermodel: Any, hp: Any) -> Any:
             f"build(hp) of the search space raised {_described(error)}. "
             f"The hyperparameters were: {values or 'none yet'}. Mend it, or exclude these values with --range."
         ) from error
-    if not isinstance(model, keras.Model):
-        raise SpaceError(
-            f"build(hp) of the search space returned an object of type {type(model).__name__}. "
-            "Expected a compiled keras.Model; does it end with `return model`?"
-        )
-    if not model.compiled:
-        raise SpaceError(
-            "build(hp) of the search space returned a model that is not compiled. "
-            "Call model.compile(optimizer=..., loss=..., metrics=[...]) before returning it."
-        )
-    return model
+    try:
+        return require_compiled(model)
+    except TypeError as error:
+        raise SpaceError(str(error)) from error
 
 
 def _refuse_shared_names(hypermodel: Any, preprocessing: Sequence[PreprocessingChoice]) -> None:

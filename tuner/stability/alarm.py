@@ -15,6 +15,7 @@ import numpy.typing as npt
 from tuner.records import FloatArray
 from tuner.stability.signals import (
     LOSS_FLOOR_FRAC,
+    MAD_TO_SIGMA,
     MEDIAN_NOISE_FACTOR,
     noise_around,
     running_median,
@@ -42,13 +43,16 @@ ALARM_RISE_NATS, ALARM_ERRORS = math.log(2), 6.0
 # While there is no best level yet, the loss must reach this multiple of the first loss and of chance, in nats.
 # Source: tests/stability/test_alarm.py (a sound start stays below twice).
 BIRTH_RISE_NATS = math.log(3)
+# A single doubling at the birth has killed the network if the loss stands at chance for so many steps after.
+# Source: measured, small CNNs on CIFAR-10 at 30 times a sane rate (benchmarks/guard.py).
+DEAD_STEPS = 40
 # Below this share of the chance loss a spike does no harm. Source: the divergence detector.
 HARMLESS_LEVEL_FRAC = 0.1
 # Back at this share of chance, from a best this far below: what was learned is lost. Source: the divergence detector.
 LOST_FRAC, LOST_RISE_NATS, LOST_ERRORS = 0.98, math.log(1.25), 4.0
 # Length of the running median in steps: a tenth of an epoch, within these limits. Source: the detectors.
 MIN_WINDOW_STEPS, MAX_WINDOW_STEPS = 9, 50
-# A loss that is lower by this much is better, in nats. Source: convention; any lower rate gains a little.
+# A loss that is lower by this much is better, in nats. Source: convention.
 BETTER_NATS = math.log(1.25)
 # A batch stands out at this multiple of its neighbours' median loss. Source: convention (as the alarm).
 OUTLIER_FACTOR = 2.0
@@ -109,10 +113,12 @@ def _rise(losses: FloatArray, chance_loss: float, *, window: int) -> Alarm | Non
     if len(losses) <= FOLLOWING_STEPS or losses.min() < 0 or not chance_loss > 0:
         return None
     log_loss = _log_loss(losses, chance_loss)
+    if (dead := _death_at_birth(log_loss, window=window)) is not None:
+        return dead
     smooth = running_median(log_loss, window)
     noise = noise_around(log_loss, smooth, window)
     best = smooth.copy()
-    best[: window - 1] = max(0.0, float(log_loss[0]))
+    best[: window - 1] = _level_at_birth(log_loss)
     best = np.minimum.accumulate(best)
     # Entry t of all that follows is about the steps from t + 1 on, held against what was known at t.
     five = np.median(np.lib.stride_tricks.sliding_window_view(log_loss[1:], FOLLOWING_STEPS), axis=1)
@@ -131,6 +137,24 @@ def _rise(losses: FloatArray, chance_loss: float, *, window: int) -> Alarm | Non
     limit = reference + allowed[first] / 2
     start = first + 1 + int(np.argmax(log_loss[first + 1 :] > limit))
     return Alarm(start, math.exp(float(five[first:].max()) - reference))
+
+
+def _level_at_birth(log_loss: FloatArray) -> float:
+    """Chance, or the first losses where they are higher; the very first batch may be the bad one."""
+    return max(0.0, float(log_loss[:3].min()))
+
+
+def _death_at_birth(log_loss: FloatArray, *, window: int) -> Alarm | None:
+    """A jump in the first steps after which nothing is learned."""
+    later = log_loss[window : window + DEAD_STEPS]
+    if len(later) < DEAD_STEPS or np.median(later) < math.log(LOST_FRAC):
+        return None
+    first = _level_at_birth(log_loss)
+    jump = float(log_loss[:window].max()) - first
+    spread = MAD_TO_SIGMA * float(np.median(np.abs(later - np.median(later))))
+    if jump <= max(ALARM_RISE_NATS, ALARM_ERRORS * spread):
+        return None
+    return Alarm(int(np.argmax(log_loss > first + ALARM_RISE_NATS / 2)), math.exp(jump))
 
 
 def _is_lost(smooth: FloatArray, known: FloatArray, error: FloatArray, *, window: int) -> npt.NDArray[np.bool_]:
@@ -153,9 +177,12 @@ def is_at_chance(level: float) -> bool:
     return level >= math.log(LOST_FRAC)
 
 
-def is_better(level: float, than: float) -> bool:
-    """Whether a level of `end_level` is clearly below another; at chance level any lower one is."""
-    return level < than - (0.0 if is_at_chance(than) else BETTER_NATS)
+def is_better(level: float, than: float, *, is_birth: bool = False) -> bool:
+    """Whether a level of `end_level` is clearly below another; at chance level, and at the birth, any lower one is.
+
+    Later in a training any lower rate gains a little; at its birth a rate that is too low loses.
+    """
+    return level < than - (0.0 if is_birth or is_at_chance(than) else BETTER_NATS)
 
 
 def stands_out(losses: FloatArray, step: int) -> bool:

@@ -275,6 +275,7 @@ class SpikeGuard(keras.callbacks.Callback):
                 alarm=replace(alarm, start=max(0, start - at)),
                 chance_loss=self._chance_loss(losses),
                 steps_per_epoch=self._steps_per_epoch,
+                is_birth=at == 0,
             )
             self._probe(self._replay, passage, checkpoint, at=at)
 
@@ -299,11 +300,11 @@ class SpikeGuard(keras.callbacks.Callback):
         if passage.is_isolated:
             self._is_gap_explained = True
         if cure.winner is None and not passage.is_isolated:
-            why = f"neither {cure.num_replays - 1} lower rates nor leaving out the batch cured it"
+            why = f"neither a lower rate nor leaving out the batch cured it ({cure.num_replays} tries)"
             self._give_up(checkpoint, start=start, alarm=passage.alarm, why=why)
             return
         scale = self._scale if cure.winner is None else cure.winner.scale
-        rows = self._rows(first, passage.suspects) if cure.cause == "data" else ()
+        rows = self._rows(first, cure.winner.skipped) if cure.winner and cure.cause == "data" else ()
         self.findings += (
             self._finding(cure.cause, start=start, at=at, alarm=passage.alarm, scale=scale, cure=cure, rows=rows),
         )
@@ -337,6 +338,7 @@ class SpikeGuard(keras.callbacks.Callback):
                 confidence=0.9,
                 evidence={"num_rollbacks": float(self._num_actions), "rate_scale": self._scale} | _factor(alarm),
                 cause=f"{self.failure}{told} The weights are those of the last good checkpoint.",
+                examples=tuple(f"row {row}" for row in sorted(self._bad_rows)[:MAX_TOLD_ROWS]),
                 remedies=(Remedy("learning_rate", "x 0.1", "A much lower rate tells whether the rate is the cause."),),
             ),
         )
@@ -431,16 +433,17 @@ class SpikeGuard(keras.callbacks.Callback):
         epoch, step = divmod(step, self._steps_per_epoch)
         return f"epoch {epoch + 1}, step {step + 1}"
 
-    def _rows(self, first: int, suspects: Collection[int]) -> tuple[int, ...]:
+    def _rows(self, first: int, skipped: Collection[int]) -> tuple[int, ...]:
         """The rows of steps that were skipped."""
         if self._deal is None:
             return ()
-        rows: set[int] = set()
-        for step in suspects:
+        by_epoch: dict[int, set[int]] = {}
+        for step in skipped:
             epoch, batch = divmod(first + step, self._deal.num_batches)
-            rows |= set(self._deal.rows(self._orders[epoch], batch).tolist())
-        # A row that is bad was in the bad batches before as well.
-        self._bad_rows = self._bad_rows & rows or rows
+            by_epoch.setdefault(epoch, set()).update(self._deal.rows(self._orders[epoch], batch).tolist())
+        # One bad row is in the bad batches of all epochs.
+        for rows in by_epoch.values():
+            self._bad_rows = self._bad_rows & rows or rows
         return tuple(sorted(self._bad_rows))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.records import FloatArray
-from tuner.stability.alarm import Alarm, end_level, find_alarm, is_at_chance, is_better, stands_out
+from tuner.stability.alarm import FOLLOWING_STEPS, Alarm, end_level, find_alarm, is_at_chance, is_better, stands_out
 from tuner.training.gate import Checkpoint, UpdateGate, restore, snapshot
 from tuner.training.order import Deal
 
@@ -21,6 +21,8 @@ __all__ = ["Attempt", "Cause", "Cure", "Passage", "Replay", "find_cure", "is_sam
 
 # The rate is halved at most so often in one search for a cure: to 1/64. Source: benchmarks/guard.py (x 30).
 MAX_HALVINGS = 6
+# So many batches of a stretch may be bad, each with its spike: one bad row comes once an epoch. Source: convention.
+MAX_BAD_BATCHES = 4
 # A repeated first step is the same step when its loss differs by less than this share. Source: convention; measured 0
 # on a CPU, and parallel sums on a GPU differ in the last digits.
 SAME_LOSS_FRAC = 1e-3
@@ -37,6 +39,7 @@ class Passage:
         losses: From the checkpoint to where the training stands; shape (steps,).
         alarm: Its `start` counted from the checkpoint.
         chance_loss, steps_per_epoch: Of the training.
+        is_birth: Whether the checkpoint is the beginning of the training.
     """
 
     before: FloatArray
@@ -44,6 +47,7 @@ class Passage:
     alarm: Alarm
     chance_loss: float
     steps_per_epoch: int
+    is_birth: bool = False
 
     @property
     def is_isolated(self) -> bool:
@@ -55,7 +59,16 @@ class Passage:
         """The steps to skip: those that are not finite; or the first raised one, and the one whose update it saw."""
         if self.is_isolated:
             return tuple(int(step) for step in np.flatnonzero(~np.isfinite(self.losses)))
-        return tuple(range(max(0, self.alarm.start - 1), self.alarm.start + 1))
+        return _before_and_at(self.alarm.start)
+
+    def later_suspects(self, losses: FloatArray, skipped: Collection[int]) -> tuple[int, ...]:
+        """The steps to skip as well, after a repetition without some; none if it went wrong where they were."""
+        found = self._alarm(losses)
+        if found is None:
+            return ()
+        kept = [step for step in range(len(self.losses)) if step not in skipped]
+        start = kept[max(0, found.start - len(self.before))]
+        return _before_and_at(start) if start > max(skipped) + FOLLOWING_STEPS else ()
 
     def is_cured(self, losses: FloatArray) -> bool:
         """Whether the stretch is sound with these losses."""
@@ -70,17 +83,23 @@ class Passage:
         return find_alarm(so_far, chance_loss=self.chance_loss, steps_per_epoch=self.steps_per_epoch)
 
 
+def _before_and_at(step: int) -> tuple[int, ...]:
+    return tuple(range(max(0, step - 1), step + 1))
+
+
 @dataclass(frozen=True)
 class Attempt:
     """One repetition of a passage.
 
     Attributes:
         scale: Factor on the rate.
+        skipped: Steps that were left out, counted from the start of the passage.
         losses: Of its steps; shape (steps,).
         state: Of the model afterwards.
     """
 
     scale: float
+    skipped: tuple[int, ...]
     losses: FloatArray
     state: Checkpoint
 
@@ -114,22 +133,37 @@ def find_cure(passage: Passage, repeat: Callable[[float, Collection[int]], Attem
         repeat: Repeats the passage at a factor on the rate, without some of its steps (numbers counted from its start).
         scale: The present factor.
     """
-    skip, half = repeat(scale, passage.suspects), repeat(scale / 2, ())
+    skip, num_skips = _without_bad_batches(passage, repeat, scale=scale)
+    half = repeat(scale / 2, ())
     by_skip, by_half = passage.is_cured(skip.losses), passage.is_cured(half.losses)
     is_half_better = is_better(passage.level(half.losses), passage.level(skip.losses))
     is_outlier = stands_out(half.losses, passage.alarm.start) and not is_half_better
-    if by_skip and (not by_half or is_outlier):
-        return Cure("data", skip, by_half, by_skip, 2)
-    best, num_replays = (half if by_half else None), 2
+    # Where nothing is learned without the batch either, it was not the batch.
+    is_learning = passage.is_isolated or not is_at_chance(passage.level(skip.losses))
+    if by_skip and is_learning and (not by_half or is_outlier):
+        return Cure("data", skip, by_half, by_skip, num_skips + 1)
+    best, num_replays = (half if by_half else None), num_skips + 1
     for halvings in range(2, MAX_HALVINGS + 1):
         level = np.inf if best is None else passage.level(best.losses)
         lower = repeat(scale / 2**halvings, ())
         num_replays += 1
-        if passage.is_cured(lower.losses) and is_better(passage.level(lower.losses), level):
+        is_lower = is_better(passage.level(lower.losses), level, is_birth=passage.is_birth)
+        if passage.is_cured(lower.losses) and is_lower:
             best = lower
         elif best is not None and not is_at_chance(level):
             break
     return Cure("unknown" if best is None else "learning_rate", best, by_half, by_skip, num_replays)
+
+
+def _without_bad_batches(
+    passage: Passage, repeat: Callable[[float, Collection[int]], Attempt], *, scale: float
+) -> tuple[Attempt, int]:
+    """The repetition without the spike's batch, and without those of later spikes; and how many it took."""
+    attempt, num_replays = repeat(scale, passage.suspects), 1
+    while num_replays < MAX_BAD_BATCHES and (more := passage.later_suspects(attempt.losses, attempt.skipped)):
+        attempt = repeat(scale, tuple(sorted({*attempt.skipped, *more})))
+        num_replays += 1
+    return attempt, num_replays
 
 
 class Replay:
@@ -191,7 +225,7 @@ class Replay:
                 self._train_function(iterator)
             losses.append(self._read_losses()[-len(batches) :])
         restore(recorded)
-        return Attempt(scale, np.concatenate(losses), snapshot(self._gate.variables()))
+        return Attempt(scale, tuple(skipped), np.concatenate(losses), snapshot(self._gate.variables()))
 
 
 def is_same_step(first: float, second: float) -> bool:
