@@ -33,8 +33,8 @@ from tuner.training.order import reshuffle_every_epoch
 DATA = Path(__file__).resolve().parents[1] / "../shared/data/images/cifar10_3k.npz"
 CHANCE_LOSS = float(np.log(10))
 BATCH_SIZE = 32
-# The best of the sweep; and what a slip of the decimal point and a bit more make of it.
-SANE_RATE, FACTOR = 1e-3, 30
+# The best of the sweep (`--sweep`, three seeds: 0.431; 0.413 at 0.001 and 0.425 at 0.004).
+SANE_RATE, FACTOR = 2e-3, 30
 SWEEP = (3e-4, 1e-3, 2e-3, 4e-3, 8e-3)
 
 

@@ -54,6 +54,7 @@ class BundleConfig:
         fresh_errors: Validation error of each training on a fresh seed that did not fail; empty if not confirmed.
         num_fresh_failed: Trainings on fresh seeds that failed.
         margin: Stability margin in words, such as `x37`; empty if it was not measured.
+        guard: Whether the training was rolled back at spikes, so that a repetition is, too.
     """
 
     run: str
@@ -75,6 +76,7 @@ class BundleConfig:
     num_fresh_failed: int = 0
     margin: str = ""
     planned_epochs: int | None = None
+    guard: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 

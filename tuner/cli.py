@@ -448,7 +448,9 @@ def predict(bundle: Path, data: str, output: Path) -> None:
     help="Another seed of the initial weights and the order; by default the exported one.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
-@click.option("--no-guard", is_flag=True, help="Do not roll the training back when its loss spikes.")
+@click.option(
+    "--no-guard", is_flag=True, help="Do not roll a training of another --seed back when its loss spikes."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 @click.pass_context
 def train(

@@ -253,6 +253,7 @@ def _bundle_config(
         hyperparameters=record.hyperparameters,
         epochs=record.kept_epochs or config.epochs,
         planned_epochs=config.epochs,
+        guard=config.guard,
         seed=run.seed,
         split_seed=config.seed,
         metric=dataset.metric,

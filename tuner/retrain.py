@@ -34,7 +34,8 @@ def train_again(
         data: Path of the data; None for where the search read it.
         seed: Another seed than the exported one.
         output: Folder for the result as a new bundle, or None.
-        is_guarded: Roll the training back when its loss spikes; a sound training has the same numbers with and without.
+        is_guarded: Roll a training of another seed back when its loss spikes. A repetition is
+            guarded if the exported training was.
 
     Returns:
         Outcome, metrics, stability and seconds by name, and what the guard did, if anything.
@@ -46,13 +47,14 @@ def train_again(
     if output is not None:
         refuse_occupied(output)
     config = read_config(config_file)
+    is_guarded = is_guarded and (config.guard or seed is not None)
     config = dataclasses.replace(
         config, source=data or config.source, seed=config.seed if seed is None else seed, versions=package_versions()
     )
     base = config_file if config_file.is_dir() else config_file.parent
     with tempfile.TemporaryDirectory(prefix="tuner-train-") as workspace:
         folder, dataset = _workspace(config, Path(workspace))
-        training = _train(config, folder, dataset, base, is_guarded=is_guarded)
+        training = _train(config, folder, dataset, base, is_guarded=is_guarded, ends_early=seed is None)
         run = training.run
         result = {
             "outcome": str(run.outcome),
@@ -100,7 +102,7 @@ def _workspace(config: BundleConfig, root: Path) -> tuple[RunFolder, DatasetReco
 
 
 def _train(
-    config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path, *, is_guarded: bool
+    config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path, *, is_guarded: bool, ends_early: bool
 ) -> Training:
     hypermodel = spaces.load(
         config.space,
@@ -118,6 +120,8 @@ def _train(
         seed=config.seed,
         trial=config.trial,
         is_guarded=is_guarded,
+        # A repetition ends where the search ended it.
+        ends_early=ends_early,
     )
 
 
