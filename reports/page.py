@@ -21,6 +21,8 @@ from tuner.store import RunFolder, write_text
 
 __all__ = ["render", "write_report"]
 
+NOT_ADAPTED = Adaptation()
+
 # Rows of a table that are shown at once; the rest folds. Source: convention.
 MAX_ROWS_OPEN = 20
 

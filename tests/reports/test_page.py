@@ -18,7 +18,7 @@ from reports.page import render, write_report
 from tests.reports import synthetic
 from tuner.config import SearchConfig, load_resolved
 from tuner.errors import RunError
-from tuner.records import DataSpec, Finding, Remedy
+from tuner.records import Adaptation, AdaptationStep, DataSpec, Finding, Narrowing, Remedy
 from tuner.store import RunFolder
 
 MARKUP = "<script>alert('x')</script>\"'&<img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -251,6 +251,40 @@ def test_traces_that_cannot_be_read_are_named() -> None:
     assert "loss-curves" in made.plots()
 
 
+def test_what_was_unstable_is_told_with_its_cause_and_what_to_change() -> None:
+    run = synthetic.run(("clean", "spikes", "nan"))
+    spikes = Finding("loss_spike", "", 0.6, 0.9, {}, "The loss jumped 4 times.")
+    remedies = (
+        Remedy("learning_rate", "x 0.3", "Smaller steps."),
+        Remedy("learning_rate", "upper <= x 0.5", "Later trials need not try it."),
+    )
+    cause = Finding(
+        "learning_rate_too_high", "", 0.6, 0.62, {}, "The learning rate is probably too high.", (), remedies
+    )
+    mild = replace(spikes, severity=0.2)
+    runs = [replace(trial.seed_runs[0], findings=(spikes,), causes=(cause,)) for trial in run.trials]
+    runs[0] = replace(runs[0], findings=(mild,), causes=(replace(cause, severity=0.2),))
+    trials = [replace(trial, seed_runs=(each,)) for trial, each in zip(run.trials, runs, strict=True)]
+    narrowed = Narrowing("learning_rate", "upper", 0.05, (1e-4, 0.1), "learning_rate_too_high", (1, 2))
+    made = page(run, trials=trials, adaptation=Adaptation((AdaptationStep(3, (narrowed,)),)))
+    assert "probably learning rate too high: trials 1, 2" in made.text
+    assert "loss spike: The loss jumped 4 times." in made.text
+    assert "learning rate too high (62 %)" in made.text
+    rate = trials[1].hyperparameters["learning_rate"]
+    assert f"learning_rate {0.3 * rate:.3g} instead of {rate:.3g}" in made.text
+    assert "upper <=" not in made.text
+    assert "The search adapted itself: from trial 3 on learning_rate is searched only up to 0.05" in made.text
+    assert "What was unstable" not in page(synthetic.run(("clean",))).text
+
+
+def test_a_training_that_over_fitted_says_which_epochs_were_kept() -> None:
+    run = synthetic.run(("overfit",))
+    kept = replace(run.trials[0].seed_runs[0], ended_by="over_fitting", epochs=7, message="Kept: the weights of 7.")
+    made = page(run, trials=[replace(run.trials[0], seed_runs=(kept,), message=kept.message)])
+    assert "over-fitted; kept at epoch 7 of 20" in made.text
+    assert "Kept: the weights of 7." in made.text
+
+
 def test_many_trials_and_many_classes() -> None:
     run = synthetic.run(synthetic.BEHAVIOURS * 13, epochs=6)
     made = page(replace(run, dataset=synthetic.dataset(num_classes=77)))
@@ -352,6 +386,13 @@ def test_write_report_names_missing_and_damaged_traces_and_goes_on(folder: RunFo
     assert "Trial 0: Trace" in made.text
     assert "Trial 1: Trace" in made.text
     assert "steps-2" in made.plots()
+
+
+def test_write_report_names_a_damaged_adaptation_and_goes_on(folder: RunFolder) -> None:
+    folder.adaptation_file.write_text("{")
+    made = Page(write_report(folder).read_text(encoding="utf-8"))
+    assert "1 file could not be read and is left out." in made.text
+    assert "adaptation.json' does not hold a valid Adaptation" in made.text
 
 
 def test_a_failed_write_leaves_the_old_page(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:

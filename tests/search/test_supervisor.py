@@ -257,6 +257,13 @@ def test_a_missing_package_is_a_fault_of_the_environment(folder: RunFolder, work
     assert reported(folder)["type"] == "EnvironmentFault"
 
 
+def test_an_unknown_backend_of_keras_is_a_fault_of_the_environment(folder: RunFolder, work: Any, monkeypatch) -> None:
+    monkeypatch.setenv("KERAS_BACKEND", "nonsense")
+    work(ValueError("Unable to import backend : nonsense"))
+    with pytest.raises(EnvironmentFault, match=r"Keras has no backend 'nonsense'\. Set KERAS_BACKEND"):
+        run_worker(folder)
+
+
 @pytest.mark.parametrize("error", [ImportError("cannot import name 'x'", name="tuner.search"), ValueError("bug")])
 def test_a_bug_of_ours_is_reported_as_nothing_else(folder: RunFolder, work: Any, error: Exception) -> None:
     work(error)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -20,8 +21,9 @@ from hypothesis import strategies as st
 
 from tests.stability.traces import decay, trace
 from tuner.errors import DataError, EnvironmentFault, RunError
-from tuner.records import Outcome, SeedRun
+from tuner.records import Finding, Outcome, SeedRun
 from tuner.stability.csvlog import to_number
+from tuner.stability.examination import diagnose_log
 from tuner.stability.logs import ForeignLog, read
 from tuner.stability.score import score
 from tuner.store import RunFolder
@@ -515,6 +517,20 @@ def test_a_run_a_trial_and_a_seed_run(run: RunFolder) -> None:
         assert log.name == "trial 1, seed run 0"
         assert log.trace.step_loss.size == 2000
         assert log.metrics == ("accuracy",)
+
+
+def test_of_a_run_of_ours_what_was_recorded_stands(run: RunFolder) -> None:
+    recorded = Finding("loss_spike", "", 0.6, 0.9, {}, "as recorded")
+    cause = Finding("learning_rate_too_high", "", 0.6, 0.9, {}, "the search knew the rate")
+    folder = run.seed_run_dir(1, 0)
+    kept = dataclasses.replace(run.load_seed_runs(1)[0], findings=(recorded,), causes=(cause,))
+    run.save_seed_run(kept, run.load_trace(1, 0))
+    (log,) = read(folder)
+    found = diagnose_log(log)
+    assert (found.symptoms, found.causes) == ((recorded,), (cause,))
+    # Other evidence asks for another diagnosis; so do records of earlier versions, which hold none.
+    assert recorded not in diagnose_log(log, {"learning_rate": 1.0}).symptoms
+    assert diagnose_log(dataclasses.replace(log, findings=(), causes=())).causes != (cause,)
 
 
 def test_a_run_without_trials_or_with_damaged_ones(run: RunFolder) -> None:

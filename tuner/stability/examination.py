@@ -98,16 +98,24 @@ def diagnose_log(
     data_findings: Sequence[Finding] = (),
     model_findings: Sequence[Finding] = (),
 ) -> Diagnosis:
-    """Score a training, find its symptoms and name their causes; arguments as for `diagnose`."""
+    """Score a training, find its symptoms and name their causes; arguments as for `diagnose`.
+
+    What a search recorded of a training of its own stands, unless other evidence is given: the search knew more.
+    """
     detection = detect(log.trace)
-    causes = diagnosis.diagnose(
-        detection.findings,
-        trace=log.trace,
-        hyperparameters=hyperparameters,
-        data_findings=data_findings,
-        model_findings=model_findings,
+    is_recorded = bool(log.findings) and not (hyperparameters or data_findings or model_findings)
+    causes = (
+        log.causes
+        if is_recorded
+        else diagnosis.diagnose(
+            detection.findings,
+            trace=log.trace,
+            hyperparameters=hyperparameters,
+            data_findings=data_findings,
+            model_findings=model_findings,
+        )
     )
-    symptoms = detection.findings
+    symptoms = log.findings if is_recorded else detection.findings
     if not log.trace.step_loss.size:
         symptoms = tuple(_by_epoch(finding) for finding in symptoms)
     result = score(log.trace)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.errors import DataError
-from tuner.records import FloatArray, Trace
+from tuner.records import Finding, FloatArray, Trace
 
 __all__ = ["Column", "ForeignLog", "History", "foreign_logs", "listed"]
 
@@ -91,6 +91,7 @@ class ForeignLog:
         metrics: Names of the other columns that were seen.
         offset: Was added to the losses of the trace because some were negative; else 0.
         is_ours: Whether it is of a search of this program.
+        findings, causes: What the search recorded of it, knowing its hyperparameters, data and model; else empty.
     """
 
     name: str
@@ -99,6 +100,8 @@ class ForeignLog:
     metrics: tuple[str, ...] = ()
     offset: float = 0.0
     is_ours: bool = False
+    findings: tuple[Finding, ...] = ()
+    causes: tuple[Finding, ...] = ()
 
 
 def foreign_logs(

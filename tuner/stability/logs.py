@@ -159,7 +159,13 @@ def _seed_run(file: Path, faults: list[str]) -> ForeignLog | None:
         return None
     message = (f"It ended with: {run.message}",) if run.message else ()
     return ForeignLog(
-        f"trial {run.trial}, seed run {run.seed_index}", trace, message, tuple(sorted(trace.metrics)), is_ours=True
+        f"trial {run.trial}, seed run {run.seed_index}",
+        trace,
+        message,
+        tuple(sorted(trace.metrics)),
+        is_ours=True,
+        findings=run.findings,
+        causes=run.causes,
     )
 
 

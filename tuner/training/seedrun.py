@@ -21,6 +21,7 @@ from tuner.stability.judgement import Judgement, first_epochs
 from tuner.stability.score import first_failure
 from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
+from tuner.training.modelcheck import check_model
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 
@@ -210,6 +211,14 @@ def train(
     done = len(trace.step_loss) / max(1, epochs * trace.steps_per_epoch)
     judged = judgement.failed(Outcome.ERROR, done) if exception else judgement.judge(kept, ended_by=ended_by)
     findings = detect(trace).findings
+    causes = diagnose(
+        findings,
+        trace=trace,
+        hyperparameters=hp.values,
+        data_findings=data_findings,
+        # Without a symptom there is nothing to explain.
+        model_findings=_checked(model, data, judgement) if findings else (),
+    )
     run = SeedRun(
         trial=trial,
         seed_index=seed_index,
@@ -227,7 +236,7 @@ def train(
         ended_by=ended_by,
         is_feasible=judged.is_feasible,
         findings=(*(guard.findings if guard else ()), *findings),
-        causes=diagnose(findings, trace=trace, hyperparameters=hp.values, data_findings=data_findings),
+        causes=causes,
     )
     return Training(run, trace, None if judged.outcome.is_failed else model)
 
@@ -295,6 +304,12 @@ def fit_model(
     if data.class_weight is not None:
         fit_kwargs["class_weight"] = data.class_weight
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
+
+
+def _checked(model: Any, data: TrainingData, judgement: Judgement) -> tuple[Finding, ...]:
+    if model is None:
+        return ()
+    return check_model(model, num_classes=judgement.num_classes, num_train=len(data.x))
 
 
 def _message(found: Verdict | None, trace: Trace, kept: Trace) -> str:
