@@ -77,7 +77,9 @@ def confirmation_sentence(trial: TrialRecord) -> str:
         return "It is not confirmed on fresh seeds: another seed may train less well."
     failed = sum(run.outcome.is_failed for run in trial.fresh_runs)
     outcome = f"{failed} of them failed" if failed else "none of them failed"
-    return f"It is confirmed on {len(trial.fresh_runs)} fresh seeds that the search did not choose by; {outcome}."
+    splits = sum(run.split_seed is not None for run in trial.fresh_runs)
+    told = f" ({splits} of them with a split of training and validation part of their own)" if splits else ""
+    return f"It is confirmed on {len(trial.fresh_runs)} fresh seeds{told} that the search did not choose by; {outcome}."
 
 
 def margin_sentence(margin: StabilityMargin) -> str:

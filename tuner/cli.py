@@ -324,10 +324,15 @@ def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--top", type=click.IntRange(1, 100), default=3, show_default=True, help="Number of finalists.")
 @click.option("--seeds", type=click.IntRange(2, 100), default=3, show_default=True, help="Fresh trainings of each.")
+@click.option(
+    "--fresh-split", is_flag=True, help="Have each seed draw its own training and validation part; the test part stays."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 @click.option("-q", "--quiet", is_flag=True, help="No progress, only the result.")
 @click.pass_context
-def confirm(context: click.Context, /, run: Path, top: int, seeds: int, as_json: bool, quiet: bool) -> None:
+def confirm(
+    context: click.Context, /, run: Path, top: int, seeds: int, fresh_split: bool, as_json: bool, quiet: bool
+) -> None:
     """Train the finalists of a run again on fresh seeds; what was done before counts."""
     from tuner import progress
     from tuner.search.plan import plan_confirmation
@@ -336,7 +341,7 @@ def confirm(context: click.Context, /, run: Path, top: int, seeds: int, as_json:
     started = time.monotonic()
     folder = RunFolder.open(run)
     with folder.lock():
-        plan = plan_confirmation(folder, top=top, seeds=seeds)
+        plan = plan_confirmation(folder, top=top, seeds=seeds, fresh_split=fresh_split)
     if plan is None:
         raise RunError(f"{str(run)!r} has no finished trial to confirm. Search first: python -m tuner search DATA")
     trials, page = _run(folder.load_config(), folder, events=None, detail=_detail(quiet, False), only_confirm=True)
@@ -448,9 +453,7 @@ def predict(bundle: Path, data: str, output: Path) -> None:
     help="Another seed of the initial weights and the order; by default the exported one.",
 )
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Write the trained model there as a bundle.")
-@click.option(
-    "--no-guard", is_flag=True, help="Do not roll a training of another --seed back when its loss spikes."
-)
+@click.option("--no-guard", is_flag=True, help="Do not roll a training of another --seed back when its loss spikes.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON document on stdout.")
 @click.pass_context
 def train(

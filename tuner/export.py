@@ -271,6 +271,8 @@ def _bundle_config(
 def _confirmation(record: TrialRecord) -> str:
     if not record.is_confirmed:
         return "not confirmed on fresh seeds"
+    if all(run.split_seed is not None for run in record.fresh_runs):
+        return f"confirmed on {len(record.fresh_runs)} fresh splits; these are the weights of the search's own training"
     return f"confirmed on {len(record.fresh_runs)} fresh seeds; these are the weights of the median one"
 
 

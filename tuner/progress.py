@@ -280,7 +280,9 @@ def _spread_text(values: Sequence[float], digits: str) -> str:
 def _seeds_text(trial: TrialRecord) -> str:
     """How many fresh seeds, and how many of them failed."""
     failed = sum(run.outcome.is_failed for run in trial.fresh_runs)
-    return f"{len(trial.fresh_runs)} fresh seeds" + (f", {failed} of which failed" if failed else "")
+    splits = sum(run.split_seed is not None for run in trial.fresh_runs)
+    on_splits = f" ({splits} with a split of their own)" if splits else ""
+    return f"{len(trial.fresh_runs)} fresh seeds{on_splits}" + (f", {failed} of which failed" if failed else "")
 
 
 def _failure_text(trial: TrialRecord) -> str:

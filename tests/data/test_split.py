@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import hypothesis
 import hypothesis.strategies as st
 import numpy as np
@@ -15,6 +17,7 @@ from tuner.data.split import (
     fingerprint,
     make_split,
     min_class_size,
+    redraw,
     split_dataset,
 )
 from tuner.errors import DataError
@@ -376,3 +379,34 @@ def test_fingerprint_of_texts():
     first, second = (np.array(texts, dtype=object) for texts in (["a", "b", "c"], ["a", "b", "d"]))
     assert fingerprint(first, y, split) == fingerprint(first.copy(), y, split)
     assert fingerprint(first, y, split) != fingerprint(second, y, split)
+
+
+def test_redrawn_parts_are_other_rows_of_the_same_two_parts_and_the_test_part_stays() -> None:
+    y = np.arange(200) % 4
+    parts = make_split(y, task="classification", seed=0)
+    drawn, again, other = (
+        redraw(parts, y, task="classification", names=tuple("abcd"), seed=seed) for seed in (7, 7, 8)
+    )
+    np.testing.assert_array_equal(drawn.test, parts.test)
+    assert len(drawn.validation) == len(parts.validation)
+    both = [np.sort(np.concatenate([each.train, each.validation])) for each in (parts, drawn)]
+    np.testing.assert_array_equal(*both)
+    np.testing.assert_array_equal(drawn.validation, again.validation)
+    assert set(drawn.validation) != set(other.validation)
+    assert np.bincount(y[drawn.validation]).min() >= 7
+
+
+def test_redrawn_parts_keep_together_what_belongs_together() -> None:
+    y = np.arange(240) % 2
+    groups = np.arange(240) // 4
+    parts = dataclasses.replace(make_split(y, task="classification", seed=0, groups=groups), together=groups)
+    drawn = redraw(parts, y, task="classification", names=("a", "b"), seed=3)
+    assert not set(groups[drawn.train]) & set(groups[drawn.validation])
+    assert set(drawn.validation) != set(parts.validation)
+
+
+def test_what_was_not_drawn_cannot_be_drawn_anew() -> None:
+    y = np.arange(60) % 2
+    parts = dataclasses.replace(make_split(y, task="classification", seed=0), is_drawn=False)
+    with pytest.raises(DataError, match=r"cannot be drawn anew.*Confirm without --fresh-split"):
+        redraw(parts, y, task="classification", names=("a", "b"), seed=3)

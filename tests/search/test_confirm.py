@@ -7,9 +7,13 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from tuner.data import cache
+from tuner.errors import DataError
 from tuner.export import export_bundle
+from tuner.progress import metric_text
 from tuner.records import ConfirmPlan, Outcome, SeedRun, TrialRecord
 from tuner.search.plan import is_finished, note_crash, pending, plan_confirmation, unmeasured
 from tuner.search.study import load_trials
@@ -191,3 +195,38 @@ def test_a_sweep_that_kills_its_worker_leaves_the_trial_without_a_margin(finishe
     note_crash(folder, "killed by signal 9")
     assert is_finished(folder, folder.load_config())
     assert folder.load_margin(number) is None
+
+
+def test_fresh_splits_are_drawn_for_each_seed_and_leave_the_test_part_alone(finished_copy):
+    folder = RunFolder.open(finished_copy)
+    plan = plan_confirmation(folder, top=1, seeds=2, fresh_split=True)
+    number = plan.finalists[0]
+    # What was trained on the run's own split does not count.
+    assert [seed_index for _, seed_index in pending(plan, load_trials(folder))] == [1, 2]
+    work(folder, only_confirm=True)
+    runs = folder.load_seed_runs(number)
+    splits = [run.split_seed for run in runs[:3]]
+    assert splits[0] is None
+    assert len(set(splits)) == 3
+    assert pending(plan, load_trials(folder)) == []
+    own, *fresh = (
+        cache.load_raw(data_dir)[2]
+        for data_dir in (folder.data_dir, *(folder.data_dir / f"split_{seed}" for seed in splits[1:]))
+    )
+    for drawn in fresh:
+        np.testing.assert_array_equal(drawn.test, own.test)
+        assert set(drawn.validation) != set(own.validation)
+    # A pipeline of its own, fitted on that training part.
+    assert all(list((folder.data_dir / f"split_{seed}" / "prepared").iterdir()) for seed in splits[1:])
+    assert "with a split of their own" in metric_text(load_trials(folder)[number])
+
+
+def test_data_that_was_split_in_time_is_not_split_anew(finished_copy):
+    folder = RunFolder.open(finished_copy)
+    file = folder.data_dir / "split.npz"
+    with np.load(file) as parts:
+        np.savez(file, **(dict(parts) | {"is_drawn": np.array(False)}))
+    before = folder.confirm_file.read_bytes()
+    with pytest.raises(DataError, match="cannot be drawn anew"):
+        plan_confirmation(folder, top=1, seeds=2, fresh_split=True)
+    assert folder.confirm_file.read_bytes() == before

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tuner.records import Outcome, SeedRun, TrialRecord
@@ -69,3 +71,11 @@ def test_what_breaks_the_constraint_stands_behind_all_that_keeps_it():
     ]
     # Confirmed: none broke it, one of three did; then not confirmed; then those that broke it, by their objective.
     assert [each.number for each in rank(trials)] == [0, 1, 4, 2, 3, 5]
+
+
+def test_weights_learned_on_another_split_stand_for_nobody():
+    own = [seed_run(0, 0.5), seed_run(1, 0.1), seed_run(2, 0.2), seed_run(3, 0.3)]
+    fresh = [replace(run, split_seed=9) for run in own[1:]]
+    assert median_seed_run(trial(0, runs=own)).seed_index == 2
+    assert median_seed_run(trial(0, runs=[own[0], *fresh])).seed_index == 0
+    assert median_seed_run(trial(0, runs=[own[0], own[1], *fresh[1:]])).seed_index == 1

@@ -233,8 +233,8 @@ def test_what_was_found_and_why_is_recorded(data):
     outliers = Finding("outliers", "c3", 0.5, 0.9, {}, "Some values lie far outside.")
     run = train(Space(rate=0.05), hp, data_findings=[outliers], callbacks=[Thrown()], **options).run
     assert "divergence" in [finding.code for finding in run.findings]
-    assert run.causes[0].code == "learning_rate_too_high"
-    assert run.causes[0].evidence["high_rate"] > 0
-    assert run.causes[0].evidence["data:outliers"] < 0
+    too_high = next(cause for cause in run.causes if cause.code == "learning_rate_too_high")
+    assert too_high.evidence["high_rate"] > 0
+    assert too_high.evidence["data:outliers"] < 0
     healthy = train(Space(rate=0.5), hp, **options).run
     assert healthy.causes == ()

@@ -2,6 +2,7 @@
 
     <run>/data/
         x.npy, y.npy, split.npz, rows.json      written once, when the run is set up; text in x.jsonl, one a line
+        split_<seed>/                           the same again with another split, for a confirmation on fresh splits
         prepared/<key>/                         one folder for each distinct set of preprocessing choices
             pipeline.skops, target_scaler.skops, train_x.npy, train_y.npy, validation_x.npy, validation_y.npy
 
@@ -33,16 +34,17 @@ import numpy.typing as npt
 
 from tuner.data import pipelines
 from tuner.data.dataset import Dataset
-from tuner.data.split import Rows, Split
+from tuner.data.split import Rows, Split, redraw
 from tuner.errors import BundleError, EnvironmentFault, RunError
 from tuner.records import DataSpec
-from tuner.store import atomic_open, storage_errors, write_text
+from tuner.store import atomic_open, atomic_path, storage_errors, write_text
 
 __all__ = [
     "Estimate",
     "Part",
     "Prepared",
     "estimate",
+    "fresh_split",
     "load_raw",
     "load_row_names",
     "prepared",
@@ -131,7 +133,51 @@ def save_raw(data_dir: Path, dataset: Dataset, split: Split) -> None:
             np.save(stream, array, allow_pickle=False)
     write_text(data_dir / "rows.json", json.dumps(dataset.row_names))
     with atomic_open(data_dir / "split.npz", "wb") as stream:
-        np.savez(stream, train=split.train, validation=split.validation, test=split.test)
+        np.savez(stream, **_split_arrays(split))
+
+
+def _split_arrays(split: Split) -> dict[str, Any]:
+    arrays: dict[str, Any] = {"train": split.train, "validation": split.validation, "test": split.test}
+    arrays |= {} if split.together is None else {"together": split.together}
+    return arrays | {"is_drawn": np.array(split.is_drawn)}
+
+
+def fresh_split(data_dir: Path, spec: DataSpec, *, seed: int) -> Path:
+    """Return a folder of the same samples whose training and validation part are drawn anew; the test part is the same.
+
+    Made once for each seed; the samples take no room again where the disk can link files.
+
+    Args:
+        data_dir: Where `save_raw` wrote.
+        spec: How the data was read.
+        seed: Of the draw.
+
+    Raises:
+        DataError: The parts were not drawn at random, or would lack classes.
+        RunError: The stored data are missing or damaged.
+        EnvironmentFault: The disk is full or the folder may not be written.
+    """
+    folder = data_dir / f"split_{seed}"
+    if (folder / "split.npz").is_file():
+        return folder
+    _, y, parts = load_raw(data_dir)
+    drawn = redraw(parts, y, task=spec.task, names=spec.class_names, seed=seed)
+    with storage_errors(folder):
+        folder.mkdir(exist_ok=True)
+        for name in ("x.npy", "x.jsonl", "y.npy", "rows.json"):
+            if (data_dir / name).is_file() and not (folder / name).exists():
+                _link(data_dir / name, folder / name)
+    with atomic_open(folder / "split.npz", "wb") as stream:
+        np.savez(stream, **_split_arrays(drawn))
+    return folder
+
+
+def _link(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without links
+        with atomic_path(target) as temporary:
+            shutil.copyfile(source, temporary)
 
 
 def _is_text(dataset: Dataset) -> bool:
@@ -149,7 +195,17 @@ def load_raw(data_dir: Path) -> tuple[Array, Array, Split]:
         x = _load_texts(texts) if texts.is_file() else np.load(data_dir / "x.npy", mmap_mode="r", allow_pickle=False)
         y = np.load(data_dir / "y.npy", allow_pickle=False)
         with np.load(data_dir / "split.npz", allow_pickle=False) as parts:
-            return x, y, Split(parts["train"], parts["validation"], parts["test"])
+            return (
+                x,
+                y,
+                Split(
+                    parts["train"],
+                    parts["validation"],
+                    parts["test"],
+                    together=parts.get("together"),
+                    is_drawn=bool(parts.get("is_drawn", True)),
+                ),
+            )
     except (OSError, ValueError, KeyError, EOFError) as error:
         raise _damaged(data_dir, error) from error
 

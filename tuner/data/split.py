@@ -31,6 +31,7 @@ __all__ = [
     "fingerprint",
     "make_split",
     "min_class_size",
+    "redraw",
     "split_dataset",
 ]
 
@@ -64,12 +65,16 @@ class Split:
         validation: What the search judges by.
         test: What only the export touches, once.
         notes: What was done beside two random draws.
+        together: A code for each row of the data; rows of one code stay on one side. None: each row goes by itself.
+        is_drawn: Whether training and validation part were drawn at random, so that they can be drawn anew.
     """
 
     train: Rows
     validation: Rows
     test: Rows
     notes: tuple[str, ...] = ()
+    together: Rows | None = None
+    is_drawn: bool = True
 
 
 def split_dataset(dataset: Dataset, *, seed: int) -> Split:
@@ -92,13 +97,42 @@ def split_dataset(dataset: Dataset, *, seed: int) -> Split:
         parts = _in_time(dataset, **given)
     else:
         same = duplicates.copies(dataset)
-        parts = make_split(dataset.y, task=spec.task, seed=seed, groups=_groups(dataset, same), **given)
+        groups = _groups(dataset, same)
+        parts = make_split(dataset.y, task=spec.task, seed=seed, groups=groups, **given)
+        parts = dataclasses.replace(parts, together=groups)
         if dataset.groups is not None:
             parts = dataclasses.replace(parts, notes=(_group_note(dataset.groups, parts),))
         if same is not None:
             parts = _without_copies(parts, same, names=dataset.row_names)
     notes = _check_classes(dataset.y, parts, names) if spec.task == "classification" and names else ()
-    return dataclasses.replace(parts, notes=(*parts.notes, *notes))
+    is_drawn = dataset.order is None and dataset.validation_rows is None
+    return dataclasses.replace(parts, notes=(*parts.notes, *notes), is_drawn=is_drawn)
+
+
+def redraw(parts: Split, y: npt.NDArray[Any], *, task: str, names: Sequence[str], seed: int) -> Split:
+    """Draw training and validation part anew from the rows of both; the test part stays as it is.
+
+    Args:
+        parts: What is there.
+        y: Class codes, or values, of all rows.
+        task: As for `make_split`.
+        names: Of the classes.
+        seed: Decides who goes where.
+
+    Raises:
+        DataError: They were not drawn at random, or a part would lack classes.
+    """
+    if not parts.is_drawn:
+        raise DataError(
+            "The training and validation part cannot be drawn anew: they are split in time, or the validation part was "
+            "given. Confirm without --fresh-split."
+        )
+    rows = np.sort(np.concatenate([parts.train, parts.validation]))
+    train, validation = _Drawer(y, task, seed, parts.together).draw(rows, len(parts.validation))
+    drawn = dataclasses.replace(parts, train=np.asarray(train), validation=np.asarray(validation), notes=())
+    if task == "classification" and names:
+        _check_classes(y, drawn, names)
+    return drawn
 
 
 def make_split(

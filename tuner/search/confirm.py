@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from tuner.records import TrialRecord
 from tuner.search.context import hyperparameters_of, judgement_of, training_data
 from tuner.search.margins import measure_margin
 from tuner.search.plan import pending, unmeasured
-from tuner.search.seeds import derive_seed
+from tuner.search.seeds import derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
 from tuner.store import RunFolder
@@ -29,10 +30,12 @@ def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool]) 
     plan = folder.load_confirm_plan()
     if plan is None:
         return
+    search_seed = folder.load_config().seed
     for trial, seed_index in pending(plan, load_trials(folder)):
         if is_late():
             return
-        _train(folder, hypermodel, trial, seed_index)
+        split_seed = fresh_split_seed(search_seed, seed_index) if plan.fresh_split else None
+        _train(folder, hypermodel, trial, seed_index, split_seed=split_seed)
     trials = {trial.number: trial for trial in load_trials(folder)}
     for number in unmeasured(folder, plan):
         if is_late():
@@ -54,12 +57,12 @@ def _measure(folder: RunFolder, hypermodel: Any, trial: TrialRecord) -> None:
     )
 
 
-def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: int) -> None:
+def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: int, *, split_seed: int | None) -> None:
     config, dataset = folder.load_config(), folder.load_dataset()
     training = seedrun.train(
         hypermodel,
         hyperparameters_of(trial.hyperparameters),
-        data=training_data(folder, dataset, trial.hyperparameters),
+        data=training_data(folder, dataset, trial.hyperparameters, split_seed=split_seed),
         judgement=judgement_of(folder),
         epochs=trial.kept_epochs or config.epochs,
         seed=derive_seed(config.seed, trial.number, seed_index),
@@ -68,7 +71,11 @@ def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: i
         is_guarded=config.guard,
         data_findings=dataset.findings,
     )
+    file = folder.model_file(trial.number, seed_index)
     if training.model is not None:
-        save_model(training.model, folder.model_file(trial.number, seed_index))
-    folder.save_seed_run(training.run, training.trace)
+        save_model(training.model, file)
+    else:
+        # Of the same seed on another split.
+        file.unlink(missing_ok=True)
+    folder.save_seed_run(replace(training.run, split_seed=split_seed), training.trace)
     seedrun.release_memory()

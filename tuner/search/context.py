@@ -111,17 +111,33 @@ def hyperparameters_of(values: dict[str, HyperparameterValue]) -> keras_tuner.Hy
 
 
 def prepared_data(
-    folder: RunFolder, dataset: DatasetRecord, hyperparameters: dict[str, HyperparameterValue]
+    folder: RunFolder,
+    dataset: DatasetRecord,
+    hyperparameters: dict[str, HyperparameterValue],
+    *,
+    split_seed: int | None = None,
 ) -> Prepared:
-    """The data through the pipeline that a configuration's preprocessing values describe."""
-    return cache.prepared(folder.data_dir, dataset.spec, {name: str(value) for name, value in hyperparameters.items()})
+    """The data through the pipeline that a configuration's preprocessing values describe.
+
+    Args:
+        folder, dataset, hyperparameters: The run and the configuration.
+        split_seed: Of a fresh split of training and validation part, whose pipeline is fitted anew; None: the run's.
+    """
+    data_dir = folder.data_dir
+    if split_seed is not None:
+        data_dir = cache.fresh_split(data_dir, dataset.spec, seed=split_seed)
+    return cache.prepared(data_dir, dataset.spec, {name: str(value) for name, value in hyperparameters.items()})
 
 
 def training_data(
-    folder: RunFolder, dataset: DatasetRecord, hyperparameters: dict[str, HyperparameterValue]
+    folder: RunFolder,
+    dataset: DatasetRecord,
+    hyperparameters: dict[str, HyperparameterValue],
+    *,
+    split_seed: int | None = None,
 ) -> TrainingData:
-    """The arrays, and the weights of the classes, for one configuration."""
-    prepared = prepared_data(folder, dataset, hyperparameters)
+    """The arrays, and the weights of the classes, for one configuration; arguments as for `prepared_data`."""
+    prepared = prepared_data(folder, dataset, hyperparameters, split_seed=split_seed)
     balance = hyperparameters.get("balance")
     y = np.asarray(prepared.train.y)
     rows = pipelines.oversampled_rows(y, seed=folder.load_config().seed) if balance == "oversample" else slice(None)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from tuner.config import SearchConfig
 from tuner.records import ConfirmPlan, Outcome, SeedRun, SweptTrial, Trace, TrialRecord
-from tuner.search.seeds import derive_seed
+from tuner.search.seeds import derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
@@ -24,21 +25,33 @@ SEEDS = 3
 MAX_CRASHES = 2
 
 
-def plan_confirmation(folder: RunFolder, *, top: int, seeds: int = SEEDS) -> ConfirmPlan | None:
+def plan_confirmation(
+    folder: RunFolder, *, top: int, seeds: int = SEEDS, fresh_split: bool = False
+) -> ConfirmPlan | None:
     """Choose the finalists of a run and store the plan; trainings that were done for an earlier plan count.
 
     Args:
         folder: A run.
         top: How many finalists.
         seeds: Fresh trainings of each.
+        fresh_split: Have each seed draw its own training and validation part; trainings on the run's own do not count.
 
     Returns:
         The plan; None if no trial has finished with a model that learned, and then nothing is stored.
+
+    Raises:
+        DataError: The data cannot be split anew.
     """
     chosen = tuple(trial.number for trial in finalists(load_trials(folder), top))
     if not chosen:
         return None
-    plan = ConfirmPlan(chosen, seeds)
+    if fresh_split:
+        from tuner.data import cache  # takes scikit-learn along, which `status` has no use for
+
+        cache.fresh_split(
+            folder.data_dir, folder.load_dataset().spec, seed=fresh_split_seed(folder.load_config().seed, 1)
+        )
+    plan = ConfirmPlan(chosen, seeds, fresh_split)
     write_json(folder.confirm_file, plan)
     return plan
 
@@ -53,11 +66,17 @@ def pending(plan: ConfirmPlan, trials: Iterable[TrialRecord]) -> list[tuple[Tria
         trials: All trials of the run.
     """
     by_number = {trial.number: trial for trial in trials}
+    done = {
+        (run.trial, run.seed_index)
+        for trial in by_number.values()
+        for run in trial.seed_runs
+        if run.split_seed is not None or not plan.fresh_split
+    }
     return [
         (by_number[number], seed_index)
         for seed_index in range(1, plan.seeds + 1)
         for number in plan.finalists
-        if number in by_number and all(run.seed_index != seed_index for run in by_number[number].seed_runs)
+        if number in by_number and (number, seed_index) not in done
     ]
 
 
@@ -98,7 +117,9 @@ def note_crash(folder: RunFolder, reason: str) -> None:
     crashes = 1 + (read_json(file, int) if file.is_file() else 0)
     write_json(file, crashes)
     if crashes >= MAX_CRASHES:
-        folder.save_seed_run(_crashed(folder, number, seed_index, reason), _NO_TRACE)
+        run = _crashed(folder, number, seed_index, reason)
+        split_seed = fresh_split_seed(folder.load_config().seed, seed_index) if plan and plan.fresh_split else None
+        folder.save_seed_run(replace(run, split_seed=split_seed), _NO_TRACE)
 
 
 def _crashed(folder: RunFolder, number: int, seed_index: int, reason: str) -> SeedRun:

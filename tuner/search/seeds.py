@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["derive_seed"]
+__all__ = ["derive_seed", "fresh_split_seed"]
+
+# First step of the path to the seeds of fresh splits; no trial has this number.
+_FRESH_SPLITS = 2**31 - 1
 
 
 def derive_seed(search_seed: int, *path: int) -> int:
@@ -18,3 +21,13 @@ def derive_seed(search_seed: int, *path: int) -> int:
         A seed in [0, 2**31).
     """
     return int(np.random.SeedSequence(search_seed, spawn_key=path).generate_state(1)[0]) & 0x7FFF_FFFF
+
+
+def fresh_split_seed(search_seed: int, seed_index: int) -> int:
+    """Seed of the split that all finalists are trained on for one fresh seed, so that they compare.
+
+    Args:
+        search_seed: The study's seed.
+        seed_index: From 1.
+    """
+    return derive_seed(search_seed, _FRESH_SPLITS, seed_index)

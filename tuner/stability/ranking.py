@@ -57,10 +57,13 @@ def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
 def median_seed_run(trial: TrialRecord) -> SeedRun:
     """The seed run whose weights stand for the trial: the (lower) median by objective, failed ones left out.
 
+    Those that were trained on a fresh split stand for nobody: exported is what learned from the run's own split.
+
     Raises:
         ValueError: The trial has no seed run that did not fail.
     """
-    usable = [run for run in trial.judged_runs if not run.outcome.is_failed]
+    own = [run for run in trial.seed_runs if run.split_seed is None and not run.outcome.is_failed]
+    usable = [run for run in own if run in trial.judged_runs] or own
     runs = sorted(usable, key=lambda run: (run.objective, run.seed_index))
     if not runs:
         raise ValueError(f"trial {trial.number} has no finished seed run")
