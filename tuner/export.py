@@ -215,6 +215,8 @@ def _trained_model(folder: RunFolder, dataset: DatasetRecord, record: TrialRecor
         trial=record.number,
         seed_index=run.seed_index,
         is_guarded=folder.load_config().guard,
+        # A repetition ends where the search ended it; one that over-fitted is planned to end there.
+        ends_early=record.kept_epochs is None,
     )
     if training.model is None:
         raise RunError(

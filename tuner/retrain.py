@@ -48,13 +48,15 @@ def train_again(
         refuse_occupied(output)
     config = read_config(config_file)
     is_guarded = is_guarded and (config.guard or seed is not None)
+    # A repetition ends where the search ended it; one that over-fitted is planned to end there.
+    ends_early = seed is None and config.planned_epochs in (None, config.epochs)
     config = dataclasses.replace(
         config, source=data or config.source, seed=config.seed if seed is None else seed, versions=package_versions()
     )
     base = config_file if config_file.is_dir() else config_file.parent
     with tempfile.TemporaryDirectory(prefix="tuner-train-") as workspace:
         folder, dataset = _workspace(config, Path(workspace))
-        training = _train(config, folder, dataset, base, is_guarded=is_guarded, ends_early=seed is None)
+        training = _train(config, folder, dataset, base, is_guarded=is_guarded, ends_early=ends_early)
         run = training.run
         result = {
             "outcome": str(run.outcome),
@@ -120,7 +122,6 @@ def _train(
         seed=config.seed,
         trial=config.trial,
         is_guarded=is_guarded,
-        # A repetition ends where the search ended it.
         ends_early=ends_early,
     )
 
