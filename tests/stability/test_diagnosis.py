@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.stability.zoo_traces import build, faults, healthy
-from tuner.records import Finding, Remedy, Trace
+from tuner.data import pipelines
+from tuner.records import DataSpec, Finding, Remedy, Trace
 from tuner.stability.causes import CAUSES, FACT_WORDS
 from tuner.stability.detectors import ALARM_SEVERITY, detect
 from tuner.stability.diagnosis import diagnose
@@ -383,3 +384,22 @@ def test_the_diagnosis_of_a_hot_rate_narrows_the_search():
     assert apply_remedies(RANGES, {"learning_rate": 0.08}, told.remedies)["learning_rate"] == pytest.approx(
         (1e-4, 0.04)
     )
+
+
+KINDS = {
+    "image": DataSpec("npz", "image", "classification", (8, 8, 1), ("a", "b")),
+    "series": DataSpec("table", "series", "classification", (8,), ("a", "b")),
+    "text": DataSpec("text_table", "text", "classification", (), ("a", "b")),
+    "audio": DataSpec("audio_folder", "audio", "classification", (800,), ("a", "b"), sample_rate_hz=8000),
+}
+
+
+def test_remedies_set_what_the_preprocessing_offers() -> None:
+    offered: dict[str, set[str]] = {}
+    for spec in KINDS.values():
+        for choice in pipelines.choices(spec, has_missing=True, imbalance=10.0):
+            offered.setdefault(choice.name, set()).update(choice.values)
+    changes = [(remedy.parameter, parse_change(remedy.change)) for cause in CAUSES for remedy in cause.remedies]
+    told = {(name, change.value) for name, change in changes if change and change.kind == "set" and name in offered}
+    assert {name for name, _ in told} >= {"skew", "outliers", "imputer", "scaler", "balance"}
+    assert [(name, value) for name, value in told if value not in offered[name]] == []

@@ -236,5 +236,6 @@ def test_what_was_found_and_why_is_recorded(data):
     too_high = next(cause for cause in run.causes if cause.code == "learning_rate_too_high")
     assert too_high.evidence["high_rate"] > 0
     assert too_high.evidence["data:outliers"] < 0
+    assert not any("model:large_initial_weights" in cause.evidence for cause in run.causes), "large at the end only"
     healthy = train(Space(rate=0.5), hp, **options).run
     assert healthy.causes == ()

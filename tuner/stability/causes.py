@@ -311,7 +311,7 @@ CAUSES: tuple[Cause, ...] = (
         },
         support={"data:skew": 0.6},
         remedies=(
-            Remedy("scaler", "= yeo-johnson", "Makes skewed columns symmetric."),
+            Remedy("skew", "= yeo-johnson", "Makes skewed columns symmetric."),
             Remedy("data", "take the logarithm of the target (log1p)", "For targets over several decades."),
         ),
     ),

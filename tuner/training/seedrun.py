@@ -188,9 +188,12 @@ def train(
     guard = SpikeGuard(monitor) if is_guarded else None
     hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
     model, exception = None, ""
+    model_findings: tuple[Finding, ...] = ()
     keras.utils.set_random_seed(seed)
     try:
         model = build_model(hypermodel, hp)
+        # Before the training: it looks at the initial weights.
+        model_findings = check_model(model, num_classes=judgement.num_classes, num_train=len(data.x))
         reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
         callbacks = [monitor, *([guard] if guard else []), hook, *fit_kwargs.pop("callbacks", ())]
         fit_model(
@@ -217,7 +220,7 @@ def train(
         hyperparameters=hp.values,
         data_findings=data_findings,
         # Without a symptom there is nothing to explain.
-        model_findings=_checked(model, data, judgement) if findings else (),
+        model_findings=model_findings if findings else (),
     )
     run = SeedRun(
         trial=trial,
@@ -304,12 +307,6 @@ def fit_model(
     if data.class_weight is not None:
         fit_kwargs["class_weight"] = data.class_weight
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
-
-
-def _checked(model: Any, data: TrainingData, judgement: Judgement) -> tuple[Finding, ...]:
-    if model is None:
-        return ()
-    return check_model(model, num_classes=judgement.num_classes, num_train=len(data.x))
 
 
 def _message(found: Verdict | None, trace: Trace, kept: Trace) -> str:
