@@ -308,9 +308,10 @@ def test_groups_of_each_part_are_said():
     assert split.notes == ("Split by groups (--group): 4 to train, 1 to validate, 1 to test, none in two.",)
 
 
-def test_groups_that_share_copies_are_one_group():
+@pytest.mark.parametrize("step", [1, 1000])
+def test_groups_that_share_copies_are_one_group_whatever_their_codes(step):
     x, y = numbers(120), np.arange(120) % 2
-    groups = np.arange(120) // 20
+    groups = np.arange(120) // 20 * step
     x[0] = x[20]
     split = split_dataset(dataset_of(x, y, groups=groups), seed=0)
     part_of = [next(n for n, part in enumerate(parts_of(split)) if row in part) for row in (0, 20)]
@@ -362,11 +363,12 @@ def test_near_copies_of_images():
 
 
 def test_near_pairs_are_those_of_a_full_comparison():
-    x = np.concatenate([pictures(300), pictures(300)])
+    # More than one block of them.
+    x = np.concatenate([pictures(700), pictures(700)])
     noise = np.random.default_rng(1).normal(0, 9, x.shape)
     x = np.clip(x + noise, 0, 255).astype(np.uint8)
     found = {tuple(sorted(pair)) for pair in duplicates.near_images(x).tolist()}
-    thumbnails = x.reshape(600, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(600, -1)
+    thumbnails = x.reshape(1400, 16, 3, 16, 3).mean(axis=(2, 4)).reshape(1400, -1)
     correlation = np.corrcoef(thumbnails)
     expected = {tuple(pair) for pair in np.argwhere(np.triu(correlation, 1) >= duplicates.NEAR_CORRELATION).tolist()}
     assert found == expected

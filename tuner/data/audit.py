@@ -7,7 +7,6 @@ is passed, so that clean data give no findings.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.dataset import Dataset
+from tuner.data.duplicates import digests
 from tuner.data.split import Split
 from tuner.data.transformers import LARGEST_INPUT
 from tuner.data.transformers.channels import is_value
@@ -132,7 +132,7 @@ def _sample(dataset: Dataset, split: Split) -> Sample:
     x = dataset.x
     rows = np.arange(len(x))
     if dataset.spec.kind in _WITHOUT_COLUMNS:
-        return Sample(dataset, split, rows, np.empty((len(x), 0)), (), _digests(x))
+        return Sample(dataset, split, rows, np.empty((len(x), 0)), (), digests(x))
     generator = np.random.default_rng(0)
     num_rows = min(len(rows), MAX_ROWS, max(1, MAX_VALUES * len(x) // max(1, x.size)))
     if num_rows < len(rows):
@@ -148,12 +148,7 @@ def _sample(dataset: Dataset, split: Split) -> Sample:
     columns[np.abs(columns) > LARGEST_INPUT] = np.nan
     noun = "channel" if x.ndim > 2 else "step"
     names = dataset.spec.feature_names or tuple(f"{noun} {number}" for number in range(columns.shape[1]))
-    return Sample(dataset, split, rows, columns, names, _digests(x))
-
-
-def _digests(x: Array) -> npt.NDArray[np.bytes_]:
-    contents = (row.encode("utf-8", "surrogatepass") if isinstance(row, str) else row.tobytes() for row in x)
-    return np.array([hashlib.blake2b(each, digest_size=16).digest() for each in contents], dtype="V16").view("S16")
+    return Sample(dataset, split, rows, columns, names, digests(x))
 
 
 def _examples(sample: Sample, rows: Array) -> tuple[str, ...]:

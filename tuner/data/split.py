@@ -255,9 +255,7 @@ def _groups(dataset: Dataset, same: Rows | None) -> Rows | None:
     """Groups that the user named, joined where they share copies."""
     if same is None or dataset.groups is None:
         return same if dataset.groups is None else dataset.groups
-    rows = np.arange(len(same))
-    pairs = [np.stack([rows, len(rows) + codes], axis=1) for codes in (same, len(rows) + dataset.groups)]
-    return duplicates.connected(3 * len(rows) + 1, pairs)[: len(rows)]
+    return duplicates.joined(same, dataset.groups)
 
 
 def _group_note(groups: Rows, parts: Split) -> str:
