@@ -116,6 +116,55 @@ def test_recorded_loss_has_no_penalty_and_no_class_weight(digits):
     assert history.history["loss"][0] > 4 * monitor.trace.train_loss[0]
 
 
+@pytest.mark.parametrize(
+    ("loss", "bias"),
+    [
+        (keras.losses.CategoricalCrossentropy(label_smoothing=0.2), [np.log(0.5), np.log(0.25), np.log(0.25)]),
+        (keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=0.2), [2 + np.log(2), 2.0, 2.0]),
+    ],
+    ids=["probabilities", "logits"],
+)
+def test_recorded_loss_has_no_label_smoothing(loss, bias):
+    """The outputs are 1/2, 1/4, 1/4 whatever comes in; the class is always the first: ln 2."""
+    model = keras.Sequential(
+        [
+            keras.Input((1,)),
+            keras.layers.Dense(3, kernel_initializer="zeros", bias_initializer=lambda *_, **__: np.array(bias)),
+            keras.layers.Activation("linear" if loss.from_logits else "softmax"),
+        ]
+    )
+    model.compile(keras.optimizers.SGD(0.0), loss)
+    monitor = StabilityMonitor(1.1)
+    x, y = np.zeros((4, 1), "float32"), np.eye(3, dtype="float32")[[0, 0, 0, 0]]
+    history = model.fit(x, y, validation_data=(x, y), batch_size=2, verbose=0, callbacks=[monitor]).history
+    trace = monitor.trace
+    for losses in (trace.step_loss, trace.train_loss, trace.validation_loss):
+        np.testing.assert_allclose(losses, np.log(2), rtol=1e-5)
+    # Keras goes on with 13/15 and 1/15 twice.
+    assert history["loss"] == pytest.approx([13 / 15 * np.log(2) + 2 / 15 * np.log(4)], rel=1e-5)
+    assert model.loss.label_smoothing == 0.2
+
+
+def test_what_fit_shows_of_several_outputs_stays_the_same(digits):
+    x, y = digits
+    shown = []
+    for callbacks in ([], [StabilityMonitor(2.3)]):
+        keras.utils.set_random_seed(3)
+        flat = keras.layers.Flatten()(inputs := keras.Input((8, 8, 1)))
+        outputs = [
+            keras.layers.Dense(10, activation="softmax", name="digit")(flat),
+            keras.layers.Dense(1, name="size")(flat),
+        ]
+        model = keras.Model(inputs, outputs)
+        model.compile("sgd", ["sparse_categorical_crossentropy", "mean_squared_error"])
+        labels, weights = [y, y.astype("float32")], [np.full(500, 5.0, "float32"), np.full(500, 3.0, "float32")]
+        shown.append(model.fit(x, labels, sample_weight=weights, verbose=0, callbacks=callbacks).history)
+    assert shown[0] == shown[1]
+    trace = callbacks[0].trace
+    assert trace.step_loss.shape == (16,)
+    assert trace.train_loss[0] < shown[0]["loss"][0] / 3
+
+
 def test_training_gives_the_same_numbers_with_and_without_it(digits):
     alone = fitted(compiled(), *digits).history
     monitor = StabilityMonitor(2.3, metric="balanced_accuracy", num_classes=10)

@@ -6,7 +6,7 @@ from typing import Any
 
 import keras
 
-__all__ = ["ends_with_logits", "is_classifier", "loss_name", "wants_one_hot"]
+__all__ = ["ends_with_logits", "is_classifier", "loss_name", "plain_loss", "wants_one_hot"]
 
 _ONE_HOT_LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy", "kl_divergence")
 
@@ -31,3 +31,27 @@ def loss_name(model: Any) -> str:
     """Name of the loss, in the long form of Keras; a function's own name if it is the user's."""
     loss = keras.losses.get(model.loss) if isinstance(model.loss, str) else model.loss
     return str(getattr(loss, "name", getattr(loss, "__name__", "")))
+
+
+def plain_loss(compiled_loss: Any, y_true: Any, y_pred: Any) -> Any:
+    """Loss of a batch without label smoothing; what Keras shows of several outputs does not change.
+
+    Args:
+        compiled_loss: Of a compiled model, as Keras keeps it.
+        y_true, y_pred: Labels and outputs.
+    """
+    if not compiled_loss.built:
+        compiled_loss(y_true, y_pred)
+    kept = compiled_loss._flat_losses, compiled_loss._metrics
+    compiled_loss._flat_losses = [each._replace(loss=_unsmoothed(each.loss)) for each in kept[0]]
+    compiled_loss._metrics = [None] * len(kept[0])
+    try:
+        return compiled_loss(y_true, y_pred)
+    finally:
+        compiled_loss._flat_losses, compiled_loss._metrics = kept
+
+
+def _unsmoothed(loss: Any) -> Any:
+    if not getattr(loss, "label_smoothing", 0):
+        return loss
+    return type(loss).from_config(loss.get_config() | {"label_smoothing": 0.0})

@@ -24,7 +24,7 @@ import numpy as np
 
 from tuner.records import FloatArray, Trace
 from tuner.training.hooks import harmless
-from tuner.training.losses import ends_with_logits
+from tuner.training.losses import ends_with_logits, plain_loss
 from tuner.training.metrics import BalancedAccuracy, PlainAccuracy
 from tuner.training.probes import (
     STEP_PROBES,
@@ -54,8 +54,9 @@ class StabilityMonitor(keras.callbacks.Callback):
     """Keras callback that leaves a `Trace` behind.
 
     Use it in any `fit`; it works with `steps_per_execution > 1` and sees the loss before regularisation terms,
-    class weights and Keras's running mean. Of a model with its own `train_step`, steps are recorded if it updates
-    `self.metrics` (by `compute_metrics` or one by one), else epochs only. Several outputs: their losses are summed.
+    class weights, label smoothing and Keras's running mean. Of a model with its own `train_step`, steps are recorded if
+    it updates `self.metrics` (by `compute_metrics` or one by one), else epochs only. Several outputs: their losses are
+    summed.
 
     Args:
         chance_loss: L0, the loss of the best constant answer. None: the first epoch's loss stands in for it.
@@ -210,7 +211,7 @@ class StabilityMonitor(keras.callbacks.Callback):
     def _is_attached(self) -> bool:
         """Whether it is in place for this model, as it is compiled now."""
         owners = [replacement.owner for replacement in self._replaced]
-        is_of_model = self._recorder is not None and self._recorder.plain_loss is self.model._compile_loss
+        is_of_model = self._recorder is not None and self._recorder.compiled_loss is self.model._compile_loss
         return is_of_model and all(
             owner is present for owner, present in zip(owners, (self.model, self.model.optimizer), strict=False)
         )
@@ -343,19 +344,19 @@ class StepRecorder(keras.metrics.Metric):
     It shows nothing in the logs of `fit` (its result is empty), and so costs nothing there.
 
     Args:
-        plain_loss: Of labels and outputs.
+        compiled_loss: Of the model, as Keras keeps it.
         capacity: Rows of the buffer.
         num_columns: Columns of the buffer.
         metrics: What a validation is judged by beside the loss.
     """
 
     def __init__(
-        self, plain_loss: Any, *, capacity: int, num_columns: int, metrics: Sequence[keras.metrics.Metric]
+        self, compiled_loss: Any, *, capacity: int, num_columns: int, metrics: Sequence[keras.metrics.Metric]
     ) -> None:
         super().__init__(name="stability_recorder")
-        if plain_loss is None:
+        if compiled_loss is None:
             raise TypeError("the model was compiled without a loss")
-        self.plain_loss = plain_loss
+        self.compiled_loss = compiled_loss
         self.loss = keras.metrics.Mean(name="validation_loss")
         self.validation_metrics = list(metrics)
         self.rows = self.add_variable(shape=(capacity, num_columns), initializer="zeros", dtype="float32", name="rows")
@@ -371,8 +372,8 @@ class StepRecorder(keras.metrics.Metric):
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Record one batch: of a training if there was an update, else of a validation."""
         noted, self._noted = self._noted, None
-        # Without weights and regularisation terms.
-        loss = self.plain_loss(y_true, y_pred)
+        # Without weights, smoothing and regularisation terms.
+        loss = plain_loss(self.compiled_loss, y_true, y_pred)
         num_samples = keras.ops.shape(keras.tree.flatten(y_pred)[0])[0]
         if noted is None:
             self.loss.update_state(loss, sample_weight=num_samples)
