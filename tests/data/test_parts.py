@@ -110,6 +110,9 @@ def test_folders_of_images(tmp_path):
                 Image.fromarray(pixels).save(tmp_path / root / name / f"{number}.png")
     found = load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))
     assert (found.x.shape, found.y[-6:].tolist()) == ((30, 10, 10, 3), [0, 0, 0, 1, 1, 1])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"empty' holds no images\. Expected: files ending in \.bmp"):
+        load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "empty")))
     (tmp_path / "part" / "light").rename(tmp_path / "part" / "lihgt")
     with pytest.raises(DataError, match=r"Folder 'part' holds 'lihgt', which the training data does not have.*'light'"):
         load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))

@@ -25,7 +25,6 @@ import numpy.typing as npt
 from tuner.data import folders, padding, roles
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError
 from tuner.records import DataSpec
 
 __all__ = ["AUDIO_SUFFIXES", "read", "read_features"]
@@ -46,12 +45,11 @@ Wave = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class _Header:
-    """What a file says of itself; `problem` is empty if it can be opened."""
+    """What a file says of itself."""
 
-    rate_hz: int = 0
-    num_frames: int = 0
-    num_channels: int = 0
-    problem: str = ""
+    rate_hz: int
+    num_frames: int
+    num_channels: int
 
     @property
     def seconds(self) -> float:
@@ -69,26 +67,20 @@ def read(root: Path, options: ReadOptions) -> Dataset:
         DataError: There are no class folders or sounds, fewer than two classes, or too many files cannot be read.
     """
     found = folders.find(root, AUDIO_SUFFIXES, noun="sounds")
-    headers = dict(zip(found.files, folders.in_threads(_header, found.files), strict=True))
-    problems = {file: header.problem for file, header in headers.items() if header.problem}
-    folders.unreadable(root, problems, num_files=len(headers), noun="sounds")
-    headers = {file: header for file, header in headers.items() if not header.problem}
-    rate_hz = options.sample_rate or min(MAX_RATE_HZ, _usual([header.rate_hz for header in headers.values()]))
-    seconds = np.array([header.seconds for header in headers.values()])
-    length_s = padding.common_length(seconds)
-    x, undecoded = _decode(list(headers), rate_hz, math.ceil(length_s * rate_hz))
-    problems |= undecoded
-    files = [file for file in headers if file not in undecoded]
+    readable = folders.Readable(root, found.files, noun="sounds")
+    headers = readable.each(_header)
+    rates_hz = [header.rate_hz for header in headers]
+    rate_hz = options.sample_rate or min(MAX_RATE_HZ, _usual(rates_hz))
+    lengths_s = {name: header.seconds for name, header in zip(readable.names, headers, strict=True)}
+    length_s = padding.common_length(np.array(list(lengths_s.values())))
+    x = _decoded(readable, rate_hz, math.ceil(length_s * rate_hz))
     notes = (
-        folders.unreadable(root, problems, num_files=len(found.files), noun="sounds"),
-        _rate_note([header.rate_hz for header in headers.values()], rate_hz),
-        _channel_note([header.num_channels for header in headers.values()]),
-        padding.note(
-            dict(zip(map(found.name_of, headers), seconds.tolist(), strict=True)), length_s, noun="sounds", unit="s"
-        ),
+        readable.note,
+        _rate_note(rates_hz, rate_hz),
+        _channel_note([header.num_channels for header in headers]),
+        padding.note(lengths_s, length_s, noun="sounds", unit="s"),
     )
-    names = tuple(map(found.name_of, files))
-    groups, group_notes = roles.groups_of_files(names, options.group)
+    groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return Dataset(
         name=root.resolve().name,
         spec=DataSpec(
@@ -102,8 +94,8 @@ def read(root: Path, options: ReadOptions) -> Dataset:
             reading={"group": options.group} if options.group else {},
         ),
         x=x,
-        y=found.codes(files),
-        row_names=names,
+        y=found.codes(readable.files),
+        row_names=readable.names,
         groups=groups,
         notes=(*found.notes, *filter(None, notes), *group_notes),
     )
@@ -119,26 +111,23 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Wave, tuple[str, ...]]:
     Raises:
         DataError: There are no sounds, or some cannot be read.
     """
-    root = path if path.is_dir() else path.parent
-    files = folders.files_below(path, AUDIO_SUFFIXES)[0] if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{str(path)!r} holds no sounds. Expected: files ending in {', '.join(AUDIO_SUFFIXES)}.")
-    x, problems = _decode(files, spec.sample_rate_hz or MAX_RATE_HZ, spec.input_shape[0])
-    folders.unreadable(root, problems, num_files=len(files), noun="sounds", most=0)
-    return x, tuple(file.relative_to(root).as_posix() for file in files)
+    readable = folders.to_predict(path, AUDIO_SUFFIXES, noun="sounds")
+    return _decoded(readable, spec.sample_rate_hz or MAX_RATE_HZ, spec.input_shape[0]), readable.names
 
 
-def _header(file: Path) -> _Header:
+def _header(file: Path) -> _Header | str:
     import soundfile
 
     try:
         info = soundfile.info(str(file))
     except (soundfile.SoundFileError, OSError) as error:
-        return _Header(problem=_reason(file, error))
-    problem = _truncated(info.extra_info)
-    if not problem and info.frames < MIN_SAMPLES:
-        problem = f"it holds {info.frames} samples, which is no sound"
-    return _Header(info.samplerate, info.frames, info.channels, problem)
+        return _reason(file, error)
+    problem = _truncated(info.extra_info) or _too_short(info.frames)
+    return problem or _Header(info.samplerate, info.frames, info.channels)
+
+
+def _too_short(num_frames: int) -> str:
+    return f"it holds {num_frames} samples, which is no sound" if num_frames < MIN_SAMPLES else ""
 
 
 def _truncated(extra_info: str) -> str:
@@ -166,28 +155,19 @@ def _usual(rates_hz: Sequence[int]) -> int:
     return max(counts, key=lambda rate_hz: (counts[rate_hz], rate_hz))
 
 
-def _decode(files: Sequence[Path], rate_hz: int, num_samples: int) -> tuple[Wave, dict[Path, str]]:
-    """Those files that can be read as one array (n, num_samples), NaN behind their end; and why the others cannot."""
+def _decoded(readable: folders.Readable, rate_hz: int, num_samples: int) -> Wave:
+    """Sounds as one array (n, num_samples), NaN behind their end."""
     import soundfile
 
-    x = np.full((len(files), num_samples), np.nan, np.float32)
-
-    def decode(row: int) -> str:
+    def mono(file: Path) -> Wave | str:
         try:
-            wave, found_hz = soundfile.read(str(files[row]), dtype="float32", always_2d=True)
+            wave, found_hz = soundfile.read(str(file), dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
-            return _reason(files[row], error)
-        if len(wave) < MIN_SAMPLES:
-            return f"it holds {len(wave)} samples, which is no sound"
-        if not np.isfinite(wave).all():
-            return "it holds values that are no numbers"
-        mono = _resampled(wave.mean(axis=1), found_hz, rate_hz)[:num_samples]
-        x[row, : len(mono)] = mono
-        return ""
+            return _reason(file, error)
+        problem = _too_short(len(wave)) or ("" if np.isfinite(wave).all() else "it holds values that are no numbers")
+        return problem or _resampled(wave.mean(axis=1), found_hz, rate_hz)[:num_samples]
 
-    reasons = folders.in_threads(decode, range(len(files)))
-    problems = {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
-    return x[[not reason for reason in reasons]] if problems else x, problems
+    return readable.into(np.full((len(readable.files), num_samples), np.nan, np.float32), mono)
 
 
 def _resampled(wave: Wave, found_hz: int, rate_hz: int) -> Wave:

@@ -1,4 +1,4 @@
-"""Class folders: finding the files of each class, and reading them in threads.
+"""Folders of files: finding those of each class, and reading them in threads.
 
 Every sub-folder of the root is a class, at any depth below. What is passed over is said: hidden and system files,
 files of other types, empty sub-folders, and files that cannot be read, each with its reason.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tuner.errors import DataError
 
-__all__ = ["MAX_NAMED", "MAX_UNREADABLE_FRAC", "ClassFiles", "count", "files_below", "find", "in_threads", "unreadable"]
+__all__ = ["MAX_NAMED", "ClassFiles", "Readable", "count", "files_below", "find", "to_predict"]
 
 # What systems leave in folders; hidden files (leading dot) are passed over as well.
 JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "icon\r")
@@ -33,8 +33,8 @@ MAX_UNREADABLE_FRAC = 0.1
 # At most this many files are named in a message.
 MAX_NAMED = 20
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
+Value = TypeVar("Value", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -75,10 +75,6 @@ class ClassFiles:
             )
         codes = {name: code for code, name in enumerate(self.class_names)}
         return np.array([codes[name] for name in names], np.int64)
-
-    def name_of(self, file: Path) -> str:
-        """Path below the root, with forward slashes."""
-        return file.relative_to(self.root).as_posix()
 
 
 def find(root: Path, suffixes: tuple[str, ...], *, noun: str) -> ClassFiles:
@@ -169,40 +165,111 @@ def count(folder: Path, suffixes: tuple[str, ...]) -> int:
     return len(files_below(folder, suffixes)[0])
 
 
-def in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-    """Call a function for each item; decoders let go of the interpreter while they work."""
-    with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-        return list(pool.map(function, items))
+class Readable:
+    """Files, of which those that cannot be read are left out and listed; too many of them are refused.
+
+    Attributes:
+        files: Those that could be read so far.
+        problems: Why each of the others could not.
+    """
+
+    def __init__(self, root: Path, files: Iterable[Path], *, noun: str, most: float = MAX_UNREADABLE_FRAC) -> None:
+        """Begin with all.
+
+        Args:
+            root: Files are named from here on.
+            files: To be read.
+            noun: What they are, in the plural, for messages.
+            most: Largest share of them that may be left out.
+        """
+        self.files = list(files)
+        self.problems: dict[Path, str] = {}
+        self._root, self._noun, self._most, self._count = root, noun, most, len(self.files)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Paths of the files below the root, with forward slashes."""
+        return tuple(file.relative_to(self._root).as_posix() for file in self.files)
+
+    @property
+    def note(self) -> str:
+        """What was left out, with the reasons; empty if nothing was."""
+        return f"{self._summary} cannot be read and were left out:\n{self._listed}" if self.problems else ""
+
+    def each(self, function: Callable[[Path], Result | str]) -> list[Result]:
+        """Results of a function for those files for which it does not return, as text, why they cannot be read.
+
+        It is called in threads: decoders let go of the interpreter while they work.
+
+        Raises:
+            DataError: Too many files cannot be read.
+        """
+        with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
+            results = list(pool.map(function, self.files))
+        self.leave_out({file: found for file, found in zip(self.files, results, strict=True) if isinstance(found, str)})
+        return [result for result in results if not isinstance(result, str)]
+
+    def into(self, x: npt.NDArray[Value], function: Callable[[Path], npt.NDArray[Value] | str]) -> npt.NDArray[Value]:
+        """The rows of an array, each filled from its start with the result of a function, as `each` calls it.
+
+        Args:
+            x: One row for each file; it is changed.
+            function: Gives a sample that is no longer than a row, or the reason why it cannot.
+
+        Raises:
+            DataError: Too many files cannot be read.
+        """
+        row_of = {file: row for row, file in enumerate(self.files)}
+
+        def fill(file: Path) -> int | str:
+            sample = function(file)
+            if isinstance(sample, str):
+                return sample
+            x[row_of[file], : len(sample)] = sample
+            return row_of[file]
+
+        kept = self.each(fill)
+        return x if len(kept) == len(x) else x[kept]
+
+    def leave_out(self, problems: Mapping[Path, str]) -> None:
+        """Leave out some files.
+
+        Args:
+            problems: Why each of them cannot be read.
+
+        Raises:
+            DataError: Too many files cannot be read.
+        """
+        self.problems |= problems
+        self.files = [file for file in self.files if file not in problems]
+        if len(self.problems) > self._most * self._count:
+            raise DataError(
+                f"{self._summary} in {str(self._root)!r} cannot be read. Replace or remove:\n{self._listed}"
+            )
+
+    @property
+    def _summary(self) -> str:
+        return f"{len(self.problems):,} of {self._count:,} {self._noun}"
+
+    @property
+    def _listed(self) -> str:
+        named = list(self.problems.items())[:MAX_NAMED]
+        lines = [f"  {file.relative_to(self._root).as_posix()}: {problem}" for file, problem in named]
+        more = [f"  and {len(self.problems) - MAX_NAMED:,} more"] if len(self.problems) > MAX_NAMED else []
+        return "\n".join([*lines, *more])
 
 
-def unreadable(
-    root: Path, problems: dict[Path, str], *, num_files: int, noun: str, most: float = MAX_UNREADABLE_FRAC
-) -> str:
-    """A note that lists the files that cannot be read, with the reasons; empty if there are none.
-
-    Args:
-        root: Files are named from here on.
-        problems: Reason of each file.
-        num_files: How many there are in all.
-        noun: What the files are, in the plural.
-        most: Largest share of them that may be left out.
+def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
+    """A file, or all of some types below a folder; none may be left out.
 
     Raises:
-        DataError: They are more.
+        DataError: The folder holds no such files.
     """
-    if not problems:
-        return ""
-    lines = [
-        f"  {file.relative_to(root).as_posix()}: {problem}" for file, problem in list(problems.items())[:MAX_NAMED]
-    ]
-    if len(problems) > MAX_NAMED:
-        lines.append(f"  and {len(problems) - MAX_NAMED:,} more")
-    listed = "\n".join(lines)
-    if len(problems) > most * num_files:
-        raise DataError(
-            f"{len(problems):,} of {num_files:,} {noun} in {str(root)!r} cannot be read. Replace or remove:\n{listed}"
-        )
-    return f"{len(problems):,} of {num_files:,} {noun} cannot be read and were left out:\n{listed}"
+    root = path if path.is_dir() else path.parent
+    files = files_below(path, suffixes)[0] if path.is_dir() else [path]
+    if not files:
+        raise DataError(f"{str(path)!r} holds no {noun}. Expected: files ending in {', '.join(suffixes)}.")
+    return Readable(root, files, noun=noun, most=0)
 
 
 def _is_junk(name: str) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tuner.data import folders, roles
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError
 from tuner.records import DataSpec
 
 __all__ = ["IMAGE_SUFFIXES", "read", "read_features"]
@@ -52,11 +51,10 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Header:
-    """What the first bytes of a file say; `problem` is empty if it could be opened."""
+    """What the first bytes of a file say."""
 
     size: Size
     is_grey: bool
-    problem: str = ""
 
 
 def read(root: Path, options: ReadOptions) -> Dataset:
@@ -70,25 +68,16 @@ def read(root: Path, options: ReadOptions) -> Dataset:
         DataError: There are no class folders or images, fewer than two classes, or too many images cannot be read.
     """
     found = folders.find(root, IMAGE_SUFFIXES, noun="images")
-    headers = dict(zip(found.files, folders.in_threads(_header, found.files), strict=True))
-    problems = {file: header.problem for file, header in headers.items() if header.problem}
-    folders.unreadable(root, problems, num_files=len(headers), noun="images")
-    headers = {file: header for file, header in headers.items() if not header.problem}
-    size = _choose_size([header.size for header in headers.values()], options.image_size)
-    mode = "L" if all(header.is_grey for header in headers.values()) else "RGB"
-    x, undecoded = _decode(list(headers), size, mode)
-    problems |= undecoded
-    files = [file for file in headers if file not in undecoded]
-    skipped = folders.unreadable(root, problems, num_files=len(found.files), noun="images")
+    readable = folders.Readable(root, found.files, noun="images")
+    headers = readable.each(_header)
+    sizes = [header.size for header in headers]
+    size = _choose_size(sizes, options.image_size)
+    mode = "L" if all(header.is_grey for header in headers) else "RGB"
+    x = _decoded(readable, size, mode)
     if mode == "RGB" and np.array_equal(x[..., 0], x[..., 1]) and np.array_equal(x[..., 0], x[..., 2]):
         x, mode = x[..., :1].copy(), "L"
-    notes = (
-        skipped,
-        _size_note([header.size for header in headers.values()], size),
-        _mode_note(headers.values(), mode),
-    )
-    names = tuple(map(found.name_of, files))
-    groups, group_notes = roles.groups_of_files(names, options.group)
+    notes = (readable.note, _size_note(sizes, size), _mode_note(headers, mode))
+    groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return Dataset(
         name=root.resolve().name,
         spec=DataSpec(
@@ -100,8 +89,8 @@ def read(root: Path, options: ReadOptions) -> Dataset:
             reading={"group": options.group} if options.group else {},
         ),
         x=x,
-        y=found.codes(files),
-        row_names=names,
+        y=found.codes(readable.files),
+        row_names=readable.names,
         groups=groups,
         notes=(*found.notes, *filter(None, notes), *group_notes),
     )
@@ -117,17 +106,12 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Pixels, tuple[str, ...]]:
     Raises:
         DataError: There are no images, or some cannot be read.
     """
-    root = path if path.is_dir() else path.parent
-    files = folders.files_below(path, IMAGE_SUFFIXES)[0] if path.is_dir() else [path]
-    if not files:
-        raise DataError(f"{str(path)!r} holds no images. Expected: files ending in {', '.join(IMAGE_SUFFIXES)}.")
+    readable = folders.to_predict(path, IMAGE_SUFFIXES, noun="images")
     height, width, channels = spec.input_shape
-    pixels, problems = _decode(files, (width, height), "L" if channels == 1 else "RGB")
-    folders.unreadable(root, problems, num_files=len(files), noun="images", most=0)
-    return pixels, tuple(file.relative_to(root).as_posix() for file in files)
+    return _decoded(readable, (width, height), "L" if channels == 1 else "RGB"), readable.names
 
 
-def _header(file: Path) -> _Header:
+def _header(file: Path) -> _Header | str:
     try:
         with Image.open(file) as image:
             width, height = image.size
@@ -135,7 +119,7 @@ def _header(file: Path) -> _Header:
                 width, height = height, width
             return _Header((width, height), image.mode in _GREY_MODES)
     except _UNREADABLE as error:
-        return _Header((0, 0), False, _reason(file, error))
+        return _reason(file, error)
 
 
 def _reason(file: Path, error: BaseException) -> str:
@@ -171,7 +155,7 @@ def _size_note(sizes: Sequence[Size], size: Size) -> str:
     )
 
 
-def _mode_note(headers: Collection[_Header], mode: str) -> str:
+def _mode_note(headers: Sequence[_Header], mode: str) -> str:
     num_grey = sum(header.is_grey for header in headers)
     if mode == "L" and num_grey < len(headers):
         return "All images hold equal red, green and blue, and were read as grey."
@@ -180,20 +164,17 @@ def _mode_note(headers: Collection[_Header], mode: str) -> str:
     return ""
 
 
-def _decode(files: Sequence[Path], size: Size, mode: str) -> tuple[Pixels, dict[Path, str]]:
-    """Those files that can be read as one array (n, height, width, channels), and why the others cannot."""
-    pixels = np.empty((len(files), size[1], size[0], 1 if mode == "L" else 3), np.uint8)
+def _decoded(readable: folders.Readable, size: Size, mode: str) -> Pixels:
+    """Images as one array (n, height, width, channels)."""
 
-    def decode(row: int) -> str:
+    def pixels(file: Path) -> Pixels | str:
         try:
-            pixels[row] = _pixels(files[row], size, mode)
+            return _pixels(file, size, mode)
         except _UNREADABLE as error:
-            return _reason(files[row], error)
-        return ""
+            return _reason(file, error)
 
-    reasons = folders.in_threads(decode, range(len(files)))
-    problems = {file: reason for file, reason in zip(files, reasons, strict=True) if reason}
-    return pixels[[not reason for reason in reasons]] if problems else pixels, problems
+    shape = (len(readable.files), size[1], size[0], 1 if mode == "L" else 3)
+    return readable.into(np.empty(shape, np.uint8), pixels)
 
 
 def _pixels(file: Path, size: Size, mode: str) -> Pixels:

@@ -30,7 +30,7 @@ from tuner.records import DataSpec, Form
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["has_targets", "read_folder", "read_folder_features", "read_long", "read_recording", "read_table_features"]
+__all__ = ["read_folder", "read_folder_features", "read_long", "read_recording", "read_table_features"]
 
 # Names of the table of targets in a folder of series. Source: convention.
 _TARGET_FILE = re.compile(r"(?:^|[_\-. ])(?:targets?|labels?|class(?:es)?)(?:$|[_\-. ])", re.IGNORECASE)
@@ -137,39 +137,39 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
         DataError: Targets or series are missing, or too many tables cannot be read.
     """
     groups = None
-    if has_targets(root):
+    if _has_targets(folders.files_below(root, TABLE_SUFFIXES)[0]):
         found = _find_targets(root, options)
-        sequences, channels, reading, skipped = _read_all(root, list(found.ids), options)
-        ids = [found.ids[file] for file in sequences]
+        readable = folders.Readable(root, found.ids, noun="tables")
+        sequences, channels, reading = _read_all(readable, options)
+        ids = [found.ids[file] for file in readable.files]
         encoded = labels.encode(
             np.array([found.values[name] for name in ids]),
             task=options.task,
             where=f"column {found.target!r} of the targets",
         )
         groups = roles.codes([found.groups.get(name) for name in ids]) if found.groups is not None else None
-        target, notes = found.target, [*found.notes, skipped]
+        target, notes = found.target, found.notes
     else:
         classes = folders.find(root, TABLE_SUFFIXES, noun="tables")
-        sequences, channels, reading, skipped = _read_all(root, classes.files, options)
-        encoded = labels.Labels("classification", classes.codes(list(sequences)), classes.class_names, ())
-        target, notes = None, [*classes.notes, skipped]
-    by_name = {file.relative_to(root).as_posix(): sequence for file, sequence in sequences.items()}
+        readable = folders.Readable(root, classes.files, noun="tables")
+        sequences, channels, reading = _read_all(readable, options)
+        encoded = labels.Labels("classification", classes.codes(readable.files), classes.class_names, ())
+        target, notes = None, list(classes.notes)
+    group_notes: tuple[str, ...] = ()
     if groups is None:
-        groups, group_notes = roles.groups_of_files(list(by_name), options.group)
-        notes += group_notes
+        groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return _assembled(
-        by_name,
+        dict(zip(readable.names, sequences, strict=True)),
         encoded=encoded,
         spec=_spec("sequence_folder", channels, target, options, reading=reading),
         name=root.resolve().name,
-        notes=[note for note in notes if note],
+        notes=[*notes, *filter(None, [readable.note]), *group_notes],
         groups=groups,
     )
 
 
-def has_targets(root: Path) -> bool:
-    """Whether a table of targets lies in a folder or below."""
-    return any(_is_target_file(file) for file in folders.files_below(root, TABLE_SUFFIXES)[0])
+def _has_targets(files: Sequence[Path]) -> bool:
+    return any(map(_is_target_file, files))
 
 
 def read_table_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
@@ -202,16 +202,13 @@ def read_folder_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, 
         DataError: Tables or columns are missing, or series have another length than in training.
     """
     options = dataclasses.replace(ReadOptions.repeating(spec), drop=None)
-    root = path if path.is_dir() else path.parent
-    files = folders.files_below(path, TABLE_SUFFIXES)[0] if path.is_dir() else [path]
-    if path.is_dir() and has_targets(path):
-        files = list(_find_targets(path, options).ids)
-    if not files:
-        raise DataError(f"{str(path)!r} holds no tables. Expected: files ending in {', '.join(TABLE_SUFFIXES)}.")
+    readable = folders.to_predict(path, TABLE_SUFFIXES, noun="tables")
+    if path.is_dir() and _has_targets(readable.files):
+        readable = folders.Readable(path, _find_targets(path, options).ids, noun="tables")
     sequences = {}
-    for file in files:
+    for file, name in zip(readable.files, readable.names, strict=True):
         frame = frames.read(file, options, to_learn=False).frame
-        sequences[file.relative_to(root).as_posix()] = _channels(frame, file, only=spec.feature_names)[0]
+        sequences[name] = _channels(frame, file, only=spec.feature_names)[0]
     return _fitted(sequences, spec, path)
 
 
@@ -446,23 +443,25 @@ def _groups_beside(files: Sequence[Path], id_column: str, options: ReadOptions) 
 
 
 def _read_all(
-    root: Path, files: Sequence[Path], options: ReadOptions
-) -> tuple[dict[Path, npt.NDArray[np.float64]], list[str], dict[str, str], str]:
-    """The series of those files that can be read, their channels, how the first was read, and a note on the others."""
+    readable: folders.Readable, options: ReadOptions
+) -> tuple[list[npt.NDArray[np.float64]], list[str], dict[str, str]]:
+    """The series of those files that can be read, their channels, and how the first was read."""
     channels: list[str] = []
     reading: dict[str, str] = {}
-    sequences: dict[Path, npt.NDArray[np.float64]] = {}
+    sequences: list[npt.NDArray[np.float64]] = []
     problems: dict[Path, str] = {}
-    for file in files:
+    for file in readable.files:
         try:
             table = frames.read(file, options)
             values, found = _channels(table.frame, file, only=channels)
             if not len(values):
                 raise DataError("it has no rows")
-            channels, reading, sequences[file] = channels or found, reading or table.reading, values
+            channels, reading = channels or found, reading or table.reading
+            sequences.append(values)
         except DataError as error:
             problems[file] = str(error)
-    return sequences, channels, reading, folders.unreadable(root, problems, num_files=len(files), noun="tables")
+    readable.leave_out(problems)
+    return sequences, channels, reading
 
 
 def _is_target_file(file: Path) -> bool:
