@@ -68,6 +68,14 @@ def test_parts_that_do_not_fit_are_refused(write, part, message):
         load(write("main.csv", range(40)), ReadOptions(test=write("t.csv", range(6), **part)))
 
 
+def test_a_part_of_one_number_is_enough(tmp_path):
+    for name, count in (("main", 40), ("part", 1)):
+        lines = "".join(f"{row},{row / 3}\n" for row in range(count))
+        (tmp_path / f"{name}.csv").write_text(f"a,y\n{lines}")
+    found = load(str(tmp_path / "main.csv"), ReadOptions(test=str(tmp_path / "part.csv"), task="regression"))
+    assert (len(found.y), found.y[-1]) == (41, 0)
+
+
 def test_parts_of_another_form_are_refused(write, tmp_path):
     np.savez(tmp_path / "t.npz", x=np.zeros((3, 2)), y=[0, 1, 0])
     with pytest.raises(DataError, match="does not have the form of the data, which is read as table"):
@@ -84,8 +92,19 @@ def test_archives(tmp_path):
     found = load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
     assert (found.x.shape, found.y[-8:].tolist()) == ((68, 9), [0, 1] * 4)
     assert found.validation_rows.tolist() == list(range(60, 68))
+    np.savez(
+        tmp_path / "part.npz", x=rng.normal(size=(8, 9)), y=[1.0, 2.0, np.nan, 1.0] * 2, class_names=["?", "on", "off"]
+    )
+    found = load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
+    assert found.y[60:].tolist() == [1, 0, 1] * 2
+    np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 9)), y=np.arange(8) % 3, class_names=["off", "on"])
+    with pytest.raises(DataError, match=r"Y of 'part.npz' holds '2', but class_names has 2 names"):
+        load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
     np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 7)), y=np.arange(8) % 2)
     with pytest.raises(DataError, match=r"has shape \(8, 7\); \(samples, 9\) was expected, as in training"):
+        load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
+    np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 9)), y=np.full(8, np.nan))
+    with pytest.raises(DataError, match=r"y of 'part.npz' has no target that is a number"):
         load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
     np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 9)))
     with pytest.raises(DataError, match="a part needs x and y"):

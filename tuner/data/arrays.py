@@ -77,9 +77,8 @@ def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str) -> 
         num_learn -= int(missing[:num_learn].sum())
         x, y = x[~missing], y[~missing]
         row_names = [name for name, is_gone in zip(row_names, missing.tolist(), strict=True) if not is_gone]
-    class_names = tuple(str(name) for name in archive["class_names"].ravel()) if "class_names" in archive else ()
     encoded = labels.encode(
-        y, task=task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=class_names
+        y, task=task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=_class_names(archive)
     )
     x, found_kind, kind_notes = _samples(x, kind=kind, path=path)
     spec = DataSpec("npz", found_kind, encoded.task, tuple(x.shape[1:]), encoded.class_names)
@@ -145,9 +144,9 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     y = _targets(archive[name], name, path)
     _check_pairs([(name.replace("y", "x"), x, y)], path)
     present = ~labels.is_missing(y)
-    if "class_names" in archive and spec.task == "classification":
-        y = archive["class_names"].ravel()[y.astype(np.int64)]
-    codes = labels.encode_like(y[present], spec, where=f"{name} of {path.name!r}")
+    if not present.any():
+        raise DataError(f"{name} of {path.name!r} has no target that is a number. Fill them in.")
+    codes = labels.encode_like(y[present], spec, where=f"{name} of {path.name!r}", names=_class_names(archive))
     return x[present], codes, tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
 
 
@@ -170,6 +169,10 @@ def _load(path: Path) -> dict[str, Array]:
             f"{path.name!r} cannot be read: {error}. Plain arrays of numbers (or text for the targets) are expected; "
             "arrays of Python objects could run code and are refused. Save them with a numeric dtype."
         ) from error
+
+
+def _class_names(archive: dict[str, Array]) -> tuple[str, ...]:
+    return tuple(map(str, archive["class_names"].ravel())) if "class_names" in archive else ()
 
 
 def _keys(archive: dict[str, Array]) -> str:

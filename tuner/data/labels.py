@@ -67,6 +67,11 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
         task = "classification" if names else _guess(values)
     if task == "regression":
         numbers = _numbers(values, where)
+        if len(numbers) and np.all(numbers == numbers[0]):
+            raise DataError(
+                f"{_capital(where)} holds only the value {numbers[0]:g}: there is nothing to learn. Choose another "
+                "target."
+            )
         if guessed:
             notes = (f"Task: regression, because {where} holds numbers (--task classification changes it).",)
         return Labels("regression", numbers, (), notes)
@@ -94,22 +99,24 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
     return Labels("classification", codes.astype(np.int64), class_names, notes)
 
 
-def encode_like(values: Array, spec: DataSpec, *, where: str) -> Array:
+def encode_like(values: Array, spec: DataSpec, *, where: str, names: tuple[str, ...] = ()) -> Array:
     """Turn raw targets of another file into the class codes, or numbers, of the training data.
 
     Args:
         values: One target a sample, none missing.
         spec: How the training data was read.
         where: What to call them in messages.
+        names: Names of the classes 0, 1, ...; given, the values of classes must be such codes.
 
     Raises:
-        DataError: A label is not one of the training data, or text where numbers are needed.
+        DataError: A label is not one of the training data, text where numbers are needed, or a code without a name.
     """
     if spec.task == "regression":
         return _numbers(values, where)
     codes = {name: code for code, name in enumerate(spec.class_names)}
-    names = [_text(value) for value in values.tolist()]
-    unknown = sorted(set(names) - set(codes))
+    different, inverse = np.unique(_comparable(values), return_inverse=True)
+    found = _named(different, names, where) if names else tuple(map(_text, different))
+    unknown = sorted(set(found) - set(codes))
     if unknown:
         more = f" and {len(unknown) - MAX_NAMED:,} more" if len(unknown) > MAX_NAMED else ""
         raise DataError(
@@ -117,7 +124,7 @@ def encode_like(values: Array, spec: DataSpec, *, where: str) -> Array:
             f"not have.{did_you_mean(unknown[0], spec.class_names)} Correct these labels, or put samples of them into "
             "the training data."
         )
-    return np.array([codes[name] for name in names], np.int64)
+    return np.array([codes[name] for name in found], np.int64)[inverse]
 
 
 def is_missing(values: Array) -> npt.NDArray[np.bool_]:
@@ -147,12 +154,7 @@ def _numbers(values: Array, where: str) -> npt.NDArray[np.float64]:
                 f"{_capital(where)} holds text such as {example!r} (row {row}), but regression needs numbers. "
                 "Choose another target, or --task classification."
             )
-    numbers: npt.NDArray[np.float64] = values.astype(np.float64)
-    if len(numbers) and np.all(numbers == numbers[0]):
-        raise DataError(
-            f"{_capital(where)} holds only the value {numbers[0]:g}: there is nothing to learn. Choose another target."
-        )
-    return numbers
+    return values.astype(np.float64)
 
 
 def _first_text(values: Array) -> tuple[int, str | None]:
