@@ -233,12 +233,12 @@ def folder_without_subfolders() -> str:
     return "data"
 
 
-def unreadable_images() -> str:
+def unreadable_images(count: int) -> str:
     for name in ("cats", "dogs"):
         Path("data", name).mkdir(parents=True)
         for index in range(8):
             Image.new("L", (8, 8), index * 9).save(f"data/{name}/{index}.png")
-    for index in range(3):
+    for index in range(count):
         Path(f"data/cats/{index}.png").write_bytes(b"no image")
     return "data"
 
@@ -258,7 +258,7 @@ BAD_DATA: dict[str, tuple[Callable[[], str], list[str], str]] = {
     "missing path": (lambda: "none.csv", [], r"none\.csv"),
     "empty folder": (empty_folder, [], r"'data'"),
     "no sub-folders": (folder_without_subfolders, [], r"sub-folder"),
-    "unreadable images": (unreadable_images, [], r"2\.png"),
+    "2 of 16 images unreadable": (lambda: unreadable_images(2), [], r"2 of 16 images(.|\n)*cats/1\.png: not an image"),
     "unknown file type": (unknown_type, [], r"data\.xyz"),
     "npz without the keys": (lambda: archive(a=IMAGES, b=np.zeros(20)), [], r"\ba\b.*\bb\b"),
     "x and y of different length": (lambda: archive(x=IMAGES, y=np.arange(19) % 2), [], r"20.*19"),
@@ -269,6 +269,11 @@ BAD_DATA: dict[str, tuple[Callable[[], str], list[str], str]] = {
         lambda: table(rows(40).replace("-0.989992", "n/k!")),
         ["--target", "label"],
         r"'b'.*(\n.*)*n/k!",
+    ),
+    "columns without values": (
+        lambda: table("a,b,label\n" + "".join(f",nan,k{row % 2}\n" for row in range(40))),
+        ["--target", "label"],
+        r"'data\.csv' has no column left to learn from",
     ),
 }
 
@@ -281,6 +286,22 @@ def test_bad_data_is_one_clear_error_and_leaves_nothing(tuner: Run, command: str
     ended = tuner(*words, *(["--quiet"] if command == "search" else []))
     assert_one_error(ended, 2, rf"DataError: (.|\n)*{message}")
     assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("make", "note"),
+    [
+        (lambda: unreadable_images(1), r"1 of 16 images cannot be read and were left out:\s+cats/0\.png: not an image"),
+        (lambda: table(rows(40, cell="nan")), r"Column b: left out, without any value"),
+    ],
+    ids=["1 of 16 images unreadable", "column without values"],
+)
+def test_what_is_left_out_of_the_data_is_said(tuner: Run, make: Callable[[], str], note: str) -> None:
+    data = make()
+    assert re.search(f"note: {note}", (told := tuner("audit", data)).err), told.err
+    assert told.code in (0, 3)
+    notes = json.loads(tuner("audit", data, "--json").out)["notes"]
+    assert re.search(note, "\n".join(notes))
 
 
 def test_severe_faults_stop_search_and_audit_with_exit_code_3(tuner: Run) -> None:
@@ -301,9 +322,9 @@ def test_severe_faults_stop_search_and_audit_with_exit_code_3(tuner: Run) -> Non
 def test_clean_data_passes_the_audit(tuner: Run) -> None:
     told = tuner("audit", "--json")
     assert told.code == 0
-    assert json.loads(told.out, parse_constant=pytest.fail) == {"data": "scikit-learn digits", "findings": []} or (
-        json.loads(told.out)["data"] == "scikit-learn digits"
-    )
+    found = json.loads(told.out, parse_constant=pytest.fail)
+    assert (found["data"], found["findings"]) == ("scikit-learn digits", [])
+    assert "1,797 real handwritten digits" in found["notes"][0]
     assert tuner("audit").out == ""
 
 

@@ -310,7 +310,7 @@ def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
     record = read_data(resolve(given, None)).record
     if as_json:
         findings = [dataclasses.asdict(finding) for finding in record.findings]
-        _print_json({"data": record.source, "findings": findings})
+        _print_json({"data": record.source, "notes": record.notes, "findings": findings})
     else:
         console = Console(stderr=True)
         for line in describe_data(record):
