@@ -1,4 +1,4 @@
-"""The monitor and a whole search under JAX, each in a process of its own: a backend is chosen once."""
+"""The monitor, the guard and a whole search under JAX, each in a process of its own: a backend is chosen once."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -47,6 +48,50 @@ print(json.dumps({
 }))
 """
 
+# The guard in a sound training, at a rate far too high, and over labels one of which is infinite.
+GUARDED = """
+import json
+import keras
+import numpy as np
+from sklearn.datasets import load_digits
+from tuner import SpikeGuard
+
+x, y = load_digits(return_X_y=True)
+x, y = (x / 16).astype("float32")[:500], y[:500]
+numbers = (y - 4.5) / 2.9
+numbers[17] = np.inf
+
+
+def fitted(labels, *, rate, guard=None):
+    keras.utils.set_random_seed(3)
+    is_number = labels is numbers
+    layers = [keras.layers.Dense(32, activation="relu") for _ in range(2)]
+    output = keras.layers.Dense(1) if is_number else keras.layers.Dense(10, activation="softmax")
+    model = keras.Sequential([keras.Input((64,)), *layers, output])
+    model.compile(keras.optimizers.Adam(rate), "mean_squared_error" if is_number else "sparse_categorical_crossentropy")
+    callbacks = [guard] if guard else []
+    history = model.fit(x, labels, batch_size=20, epochs=4, verbose=0, callbacks=callbacks).history
+    return {
+        "loss": history["loss"],
+        "weights": float(sum(np.abs(values).sum() for values in model.get_weights())),
+        "rate": float(model.optimizer.learning_rate),
+        "is_gated_still": "apply" in vars(model.optimizer),
+        "is_aside": guard is not None and guard.is_aside,
+        "events": guard.trace.events if guard else (),
+        "rates": guard.trace.learning_rate.tolist() if guard else [],
+        "findings": [(finding.code, finding.evidence) for finding in guard.findings] if guard else [],
+    }
+
+
+print(json.dumps({
+    "plain": fitted(y, rate=1e-2),
+    "sound": fitted(y, rate=1e-2, guard=SpikeGuard()),
+    "unguarded": fitted(y, rate=0.5),
+    "guarded": fitted(y, rate=0.5, guard=SpikeGuard()),
+    "infinite": fitted(numbers, rate=1e-2, guard=SpikeGuard()),
+}))
+"""
+
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
@@ -78,6 +123,24 @@ def test_known_losses_and_gradients_are_recorded(steps_per_execution):
     assert found["events"] == [[5, "warm_restart"], [10, "warm_restart"]]
     assert found["channels"]["regularisation_frac"] == pytest.approx([0.5 / (0.5 + sum(squares) / 6)] * 2, rel=1e-5)
     assert all(len(values) == 2 for values in found["channels"].values())
+
+
+def test_the_guard_gates_updates_and_rolls_back():
+    done = run("-W", "error::UserWarning", "-c", GUARDED)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert not any(training["is_aside"] or training["is_gated_still"] for training in found.values())
+    assert [found["sound"][name] for name in ("loss", "weights", "findings")] == [
+        *(found["plain"][name] for name in ("loss", "weights")),
+        [],
+    ]
+    assert [code for code, _ in found["guarded"]["findings"]] == ["guard_rollback"]
+    assert found["guarded"]["events"] == [[25, "rollback"]]
+    assert found["guarded"]["rates"] == pytest.approx([0.15] * 4)
+    assert found["guarded"]["rate"] == 0.5
+    assert found["guarded"]["loss"][-1] < 1.5 < 2.2 < found["unguarded"]["loss"][-1]
+    assert found["infinite"]["findings"] == [["guard_not_finite", {"num_updates": 4.0}]]
+    assert np.isfinite(found["infinite"]["weights"])
 
 
 @pytest.mark.slow
