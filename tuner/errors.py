@@ -31,6 +31,7 @@ __all__ = [
     "SpaceError",
     "TunerError",
     "did_you_mean",
+    "first_of",
     "package_faults",
 ]
 
@@ -94,6 +95,20 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """
     matches = difflib.get_close_matches(wrong, list(known), n=1, cutoff=0.6)
     return f" Did you mean {matches[0]!r}?" if matches else ""
+
+
+def first_of(items: Iterable[str], *, most: int = 10, separator: str = ", ") -> str:
+    """The items for a message; of many the first ones, and how many more there are.
+
+    Args:
+        items: Names or phrases.
+        most: At most this many are shown.
+        separator: Between them.
+    """
+    every = list(items)
+    if len(every) > most:
+        every[most:] = [f"and {len(every) - most:,} more"]
+    return separator.join(every)
 
 
 @contextlib.contextmanager

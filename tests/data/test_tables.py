@@ -192,7 +192,7 @@ def test_bad_tables_give_one_clear_error(table, text, options, message):
 def test_long_text_is_cut_and_many_columns_are_counted(table):
     header = ",".join([f"t{number}" for number in range(30)] + ["label"])
     lines = "".join(",".join([f"{row}" + "x" * 100] * 30 + ["0"]) + "\n" for row in range(30))
-    with pytest.raises(DataError, match=r"(?s)'0x{39}\.\.\.' in row 0, and 29 more.*--text t0.*and 20 more columns"):
+    with pytest.raises(DataError, match=r"(?s)'0x{39}\.\.\.' in row 0, and 29 more.*--text t0.*\n  and 20 more$"):
         load(table(f"{header}\n{lines}"))
     with pytest.raises(DataError, match=r"t0, t1, .* \.\.\. t28, t29, label \(31 in all\)"):
         load(table(f"{header}\n{lines}"), ReadOptions(target="nothing"))

@@ -17,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tuner.errors import DataError
+from tuner.errors import DataError, first_of
 
 __all__ = ["MAX_NAMED", "ClassFiles", "Readable", "count", "files_below", "find", "to_predict"]
 
@@ -253,10 +253,8 @@ class Readable:
 
     @property
     def _listed(self) -> str:
-        named = list(self.problems.items())[:MAX_NAMED]
-        lines = [f"  {file.relative_to(self._root).as_posix()}: {problem}" for file, problem in named]
-        more = [f"  and {len(self.problems) - MAX_NAMED:,} more"] if len(self.problems) > MAX_NAMED else []
-        return "\n".join([*lines, *more])
+        lines = (f"{file.relative_to(self._root).as_posix()}: {problem}" for file, problem in self.problems.items())
+        return "  " + first_of(lines, most=MAX_NAMED, separator="\n  ")
 
 
 def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
@@ -282,5 +280,4 @@ def _found(files: Sequence[Path]) -> str:
 
 
 def _named(root: Path, files: Sequence[Path]) -> str:
-    more = f" and {len(files) - MAX_NAMED:,} more" if len(files) > MAX_NAMED else ""
-    return ", ".join(file.relative_to(root).as_posix() for file in files[:MAX_NAMED]) + more
+    return first_of((file.relative_to(root).as_posix() for file in files), most=MAX_NAMED)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.errors import DataError, did_you_mean
+from tuner.errors import DataError, did_you_mean, first_of
 from tuner.records import DataSpec
 
 __all__ = ["CODE_ROWS_PER_CLASS", "FEW_CLASSES", "Labels", "encode", "encode_like", "is_missing"]
@@ -25,9 +25,6 @@ FEW_CLASSES = 20
 # More classes than that are believed if their codes have no gap and each has this many samples on average.
 # Source: convention; CIFAR-100 has 500, Banking77 130, and a count that happens to have no gap has few in its tail.
 CODE_ROWS_PER_CLASS = 10
-
-# At most this many labels are named in a message.
-MAX_NAMED = 10
 
 Array = npt.NDArray[Any]
 
@@ -118,9 +115,8 @@ def encode_like(values: Array, spec: DataSpec, *, where: str, names: tuple[str, 
     found = _named(different, names, where) if names else tuple(map(_text, different))
     unknown = sorted(set(found) - set(codes))
     if unknown:
-        more = f" and {len(unknown) - MAX_NAMED:,} more" if len(unknown) > MAX_NAMED else ""
         raise DataError(
-            f"{_capital(where)} holds {', '.join(map(repr, unknown[:MAX_NAMED]))}{more}, which the training data does "
+            f"{_capital(where)} holds {first_of(map(repr, unknown))}, which the training data does "
             f"not have.{did_you_mean(unknown[0], spec.class_names)} Correct these labels, or put samples of them into "
             "the training data."
         )

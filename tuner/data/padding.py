@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from tuner.errors import first_of
+
 __all__ = ["LENGTH_QUANTILE", "MAX_LENGTH_RATIO", "common_length", "note", "padded"]
 
 # The common length is that of this share of the samples ...
@@ -54,9 +56,8 @@ def note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> s
     cut = sorted((name for name in lengths if lengths[name] > length), key=lambda name: -lengths[name])
     if not cut:
         return f"{text}."
-    more = f" and {len(cut) - MAX_NAMED:,} more" if len(cut) > MAX_NAMED else ""
-    listed = ", ".join(f"{name} ({_shown(lengths[name])})" for name in cut[:MAX_NAMED])
-    return f"{text}, {len(cut):,} were cut at the end to {_shown(length)} {unit}: {listed}{more}."
+    named = first_of((f"{name} ({_shown(lengths[name])})" for name in cut), most=MAX_NAMED)
+    return f"{text}, {len(cut):,} were cut at the end to {_shown(length)} {unit}: {named}."
 
 
 def _shown(length: float) -> str:

@@ -24,7 +24,7 @@ from tuner.data import columns, folders, frames, labels, padding, roles
 from tuner.data.dataset import Dataset
 from tuner.data.frames import TABLE_SUFFIXES, Table, listed, no_column
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError
+from tuner.errors import DataError, first_of
 from tuner.records import DataSpec, Form
 
 if TYPE_CHECKING:
@@ -37,9 +37,6 @@ _TARGET_FILE = re.compile(r"(?:^|[_\-. ])(?:targets?|labels?|class(?:es)?)(?:$|[
 
 # Options that must be known to read other files the same way.
 _REPEATED = ("series_id", "time", "window", "stride", "group", "split", "sep", "decimal", "na", "encoding", "drop")
-
-# At most this many problems are named in a message.
-MAX_NAMED = 10
 
 Array = npt.NDArray[Any]
 
@@ -264,9 +261,8 @@ def _channels(
         if columns.has_text(features[name])
     ]
     if problems:
-        more = f" and {len(problems) - MAX_NAMED} more" if len(problems) > MAX_NAMED else ""
         raise DataError(
-            f"{path.name!r} has columns that are no numbers: {'; '.join(problems[:MAX_NAMED])}{more}. Leave them out "
+            f"{path.name!r} has columns that are no numbers: {first_of(problems, separator='; ')}. Leave them out "
             "with --drop, or say what they are with --time, --series-id, --group or --target."
         )
     if not features.shape[1]:

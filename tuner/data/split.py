@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from tuner.data import duplicates
 from tuner.data.dataset import Dataset
-from tuner.errors import DataError
+from tuner.errors import DataError, first_of
 
 __all__ = [
     "TEST_FRAC",
@@ -47,9 +47,6 @@ MIN_REGRESSION_ROWS = 10
 # Groups are drawn like single rows if a part has room for at least this many of the largest one; else whole groups
 # are chosen so that the parts come near to their sizes. Source: convention.
 FEW_IN_PART = 3
-
-# At most this many classes or samples are named in a message.
-MAX_NAMED = 10
 
 _CHUNK_BYTES = 64 * 2**20
 
@@ -276,10 +273,10 @@ def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
                 f"{num_copies:,} samples are (nearly) copies of others; copies are on one side of the split.",
             ),
         )
-    shown = ", ".join(names[row] for row in parts.train[is_copy][:MAX_NAMED].tolist())
+    shown = first_of(names[row] for row in parts.train[is_copy].tolist())
     note = (
         f"{int(is_copy.sum()):,} training samples are (nearly) copies of samples of the given parts and are not "
-        f"learned from: {shown}{' ...' if is_copy.sum() > MAX_NAMED else ''}."
+        f"learned from: {shown}."
     )
     return dataclasses.replace(parts, train=parts.train[~is_copy], notes=(*parts.notes, note))
 
@@ -332,7 +329,7 @@ def _check_classes(y: npt.NDArray[Any], parts: Split, names: Sequence[str]) -> t
     notes = []
     for part, rows in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
         found = np.unique(y[rows])
-        lacking = _listed([names[code] for code in range(len(names)) if code not in found])
+        lacking = first_of([names[code] for code in range(len(names)) if code not in found])
         if len(found) < 2 or (part == "training" and lacking):
             raise DataError(
                 f"The {part} part would have {len(found)} of {len(names)} classes (without {lacking}), because of "
@@ -383,7 +380,7 @@ def check_sizes(
     if math.ceil(frac * len(rest)) < len(codes):
         needed = next(size for size in itertools.count(len(rest)) if math.ceil(frac * size) >= len(codes))
         raise DataError(
-            f"{len(rest)} samples are too few for {len(codes)} classes ({_listed(names)}): at least {needed} are "
+            f"{len(rest)} samples are too few for {len(codes)} classes ({first_of(names)}): at least {needed} are "
             "needed, so that training, validation and test each get some of every class. Add samples, merge classes, "
             "or choose another target; for a target that is a number, give --task regression."
         )
@@ -391,14 +388,9 @@ def check_sizes(
     small = [f"{name} has {count}" for name, count in zip(names, counts.tolist(), strict=True) if count < least]
     if small:
         raise DataError(
-            f"Some classes have too few samples to be split into training, validation and test: {_listed(small)}; "
+            f"Some classes have too few samples to be split into training, validation and test: {first_of(small)}; "
             f"each needs at least {least}. Add samples, merge these classes or remove them."
         )
-
-
-def _listed(items: list[str]) -> str:
-    more = f" and {len(items) - MAX_NAMED:,} more" if len(items) > MAX_NAMED else ""
-    return ", ".join(items[:MAX_NAMED]) + more
 
 
 def fingerprint(x: npt.NDArray[Any], y: npt.NDArray[Any], split: Split) -> str:

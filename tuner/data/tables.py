@@ -19,16 +19,13 @@ from tuner.data.dataset import Dataset
 from tuner.data.dialect import is_number, is_utf8
 from tuner.data.frames import Table, listed
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError, did_you_mean
+from tuner.errors import DataError, did_you_mean, first_of
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["read", "read_features", "read_labelled"]
-
-# At most this many problems or columns are named in a message.
-MAX_NAMED = 10
 
 # Characters of an example value in a message.
 MAX_EXAMPLE_LENGTH = 40
@@ -52,8 +49,7 @@ def read(path: Path, options: ReadOptions) -> Dataset:
     table = frames.read(path, options)
     notes = list(table.notes)
     frame, target = columns.with_target(table, options.target, notes)
-    roles_of = _named(table, options)
-    features = columns.without_dates(frame.drop(columns=[target, *roles_of.values()], errors="ignore"), notes)
+    features = columns.without_dates(roles.without(frame, path, options).drop(columns=target, errors="ignore"), notes)
     if texts.is_meant(features, options):
         x, spec, kept = texts.build(table, features, options, notes)
         frame = frame[kept]
@@ -61,7 +57,7 @@ def read(path: Path, options: ReadOptions) -> Dataset:
         x, spec = _numbers(table, features, notes)
     where = columns.where_target(target, path)
     encoded = labels.encode(columns.target_values(frame[target]), task=options.task, where=where)
-    split = {name: value for name, value in options.given.items() if name in ("group", "time", "split")}
+    groups, order = roles.of_rows(frame, path, options)
     return Dataset(
         name=path.stem,
         spec=dataclasses.replace(
@@ -69,33 +65,15 @@ def read(path: Path, options: ReadOptions) -> Dataset:
             task=encoded.task,
             class_names=encoded.class_names,
             target=target,
-            reading=spec.reading | split,
+            reading=spec.reading | roles.reading(options),
         ),
         x=x,
         y=encoded.y,
         row_names=tuple(map(str, frame.index.tolist())),
-        groups=roles.codes(frame[roles_of["group"]].to_numpy()) if "group" in roles_of else None,
-        order=_order(frame, path, options),
+        groups=groups,
+        order=order,
         notes=(*notes, *encoded.notes),
     )
-
-
-def _named(table: Table, options: ReadOptions) -> dict[str, str]:
-    """The columns that `--group` and `--time` name; they are no features."""
-    found = {name: str(value) for name, value in options.given.items() if name in ("group", "time")}
-    for name, column in found.items():
-        if column not in table.frame.columns:
-            raise frames.no_column(table.path, column, list(table.frame.columns), f"--{name}")
-    return found
-
-
-def _order(frame: pd.DataFrame, path: Path, options: ReadOptions) -> npt.NDArray[np.float64] | None:
-    """Place in time of each row, if the split is to be made in time."""
-    if options.split == "random" or (options.time is None and options.split != "time"):
-        return None
-    if options.time is None:
-        return np.arange(len(frame), dtype=np.float64)
-    return roles.places_in_time(frame[options.time], where=f"Column {options.time!r} of {path.name!r}")
 
 
 def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
@@ -145,17 +123,18 @@ def _like_training(path: Path, spec: DataSpec) -> tuple[pd.DataFrame, Array]:
     repeated = dataclasses.replace(ReadOptions.repeating(spec), drop=None)
     if is_utf8(path):
         repeated = dataclasses.replace(repeated, encoding=None)
-    problem = None
-    for options in (repeated, ReadOptions(na=repeated.na)):
-        try:
-            frame = frames.read(path, options, to_learn=False).frame
-            if not len(frame):
-                raise DataError(f"{path.name!r} has no rows below its header. Add the samples to predict, one a row.")
-            frame = _named_like_training(frame, path, spec)
-            return frame, _samples(frame, path, spec)
-        except DataError as error:
-            problem = error
-    raise problem or AssertionError
+    try:
+        return _read_like_training(path, spec, repeated)
+    except DataError:
+        return _read_like_training(path, spec, ReadOptions(na=repeated.na))
+
+
+def _read_like_training(path: Path, spec: DataSpec, options: ReadOptions) -> tuple[pd.DataFrame, Array]:
+    frame = frames.read(path, options, to_learn=False).frame
+    if not len(frame):
+        raise DataError(f"{path.name!r} has no rows below its header. Add the samples to predict, one a row.")
+    frame = _named_like_training(frame, path, spec)
+    return frame, _samples(frame, path, spec)
 
 
 def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec) -> pd.DataFrame:
@@ -170,9 +149,8 @@ def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec) -> pd.
         found = sources
     missing = [name for name in sources if name not in found]
     if missing:
-        more = f" and {len(missing) - MAX_NAMED} more" if len(missing) > MAX_NAMED else ""
         raise DataError(
-            f"{path.name!r} has no column {', '.join(map(repr, missing[:MAX_NAMED]))}{more}, which the model was "
+            f"{path.name!r} has no column {first_of(map(repr, missing))}, which the model was "
             f"trained on. Its columns: {listed(found)}.{did_you_mean(missing[0], found)} Name the columns as in "
             "training."
         )
@@ -241,11 +219,9 @@ def _categories(column: pd.Series[Any]) -> list[str]:
 def _refuse(path: Path, problems: list[str]) -> None:
     """Raise one error that names every column that is neither numbers nor a category."""
     if problems:
-        more = f"\n  and {len(problems) - MAX_NAMED} more columns" if len(problems) > MAX_NAMED else ""
-        lines = "".join(f"\n  {problem}" for problem in problems[:MAX_NAMED])
         raise DataError(
             f"{path.name!r} has columns that are not numeric. Numbers, or categories of at most {columns.FEW_VALUES} "
-            f"different words, are expected everywhere but in the target.{lines}{more}"
+            f"different words, are expected everywhere but in the target.\n  " + first_of(problems, separator="\n  ")
         )
 
 
