@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tuner.data import columns
+from tuner.data import columns, tables
 from tuner.data.sources import ReadOptions, load, load_features
 from tuner.errors import DataError
 
@@ -261,6 +261,16 @@ def test_words_are_predicted_like_in_training_and_new_ones_are_none_of_them(tabl
     assert x.tolist() == [[7, 0, 0, 1], [8, 0, 0, 0], [9, 0, 0, 0]]
     with pytest.raises(DataError, match="has no column 'colour', which the model was trained on"):
         load_features(table("a\n7\n"), spec)
+
+
+def test_words_that_no_training_row_has_are_no_columns(table):
+    lines = "".join(f"{row},{'x' if row < 60 else 'y'},{row % 2}\n" for row in range(100))
+    found = load(table(f"a,colour,label\n{lines}"))
+    assert tables.without_unseen_words(found, np.arange(61)) is found
+    seen = tables.without_unseen_words(found, np.arange(60))
+    assert (seen.spec.feature_names, seen.spec.input_shape, seen.x.shape) == (("a", "colour=x"), (2,), (100, 2))
+    assert seen.x[[59, 60]].tolist() == [[59, 1], [60, 0]]
+    assert seen.notes[-1] == "Words that no training row has count as none: colour=y."
 
 
 def test_features_with_an_equals_sign_keep_their_column(table):

@@ -69,6 +69,15 @@ def test_the_seed_decides_the_split(table: Path) -> None:
     assert same[0] == same[1] != read_data(config(table, seed=1)).record.fingerprint
 
 
+def test_words_of_later_rows_are_not_known_in_training(tmp_path: Path) -> None:
+    file = tmp_path / "sales.csv"
+    lines = "".join(f"{row},{'old' if row < 80 else 'new'},k{row % 2}\n" for row in range(100))
+    file.write_text(f"a,colour,label\n{lines}")
+    record = read_data(config(file, split="time")).record
+    assert (record.spec.feature_names, record.spec.input_shape) == (("a", "colour=old"), (2,))
+    assert any("colour=new" in note for note in record.notes)
+
+
 def test_an_empty_folder_may_be_used(table: Path, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     prepare(config(table), tmp_path / "run")

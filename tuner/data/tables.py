@@ -25,7 +25,7 @@ from tuner.records import DataSpec
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read", "read_features", "read_labelled"]
+__all__ = ["read", "read_features", "read_labelled", "without_unseen_words"]
 
 # Characters of an example value in a message.
 MAX_EXAMPLE_LENGTH = 40
@@ -113,6 +113,34 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     values = columns.target_values(frame[target][present])
     y = labels.encode_like(values, spec, where=columns.where_target(target, path))
     return x[present], y, tuple(map(str, frame.index[present].tolist()))
+
+
+def without_unseen_words(dataset: Dataset, train: npt.NDArray[np.int64]) -> Dataset:
+    """A table without the columns of words that no training row has: they would be known from the other parts alone.
+
+    In rows of the other parts such a word is none of the known ones, as in rows to predict.
+
+    Args:
+        dataset: As it was read.
+        train: The training rows.
+    """
+    if dataset.spec.form != "table":
+        return dataset
+    names = dataset.spec.feature_names
+    unseen = [
+        column
+        for column, name in enumerate(names)
+        if "=" in name and not dataset.x[train, column].any() and np.isin(dataset.x[:, column], (0, 1)).all()
+    ]
+    if not 0 < len(unseen) < len(names):
+        return dataset
+    kept = tuple(name for column, name in enumerate(names) if column not in unseen)
+    return dataclasses.replace(
+        dataset,
+        spec=dataclasses.replace(dataset.spec, input_shape=(len(kept),), feature_names=kept),
+        x=np.delete(dataset.x, unseen, axis=1),
+        notes=(*dataset.notes, f"Words that no training row has count as none: {first_of(names[i] for i in unseen)}."),
+    )
 
 
 def _like_training(path: Path, spec: DataSpec) -> tuple[pd.DataFrame, Array]:

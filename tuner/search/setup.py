@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.config import RESUMABLE_KEYS, SearchConfig
-from tuner.data import audit, cache, pipelines, sources, split
+from tuner.data import audit, cache, pipelines, sources, split, tables
 from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
@@ -45,6 +45,7 @@ def read_data(config: SearchConfig) -> _Read:
     """
     dataset = sources.load(config.data, ReadOptions.of(config))
     parts = split.split_dataset(dataset, seed=config.seed)
+    dataset = tables.without_unseen_words(dataset, parts.train)
     return _Read(dataset, parts, describe_dataset(config, dataset, parts, findings=audit.audit(dataset, parts)))
 
 
