@@ -162,7 +162,7 @@ LARGE_SHAPES = {"image": (16, 16, 3), "padded": (64, 8), "sound": (4000,)}
 
 @pytest.mark.parametrize("kind", LARGE_SHAPES)
 def test_memory_is_bounded_by_the_pieces_not_by_the_data(kind, tmp_path, monkeypatch):
-    """Measured: 4 to 5 MB for 0.3, 3 and 12 million values alike; texts are in memory as they are."""
+    """Measured: 0.9 to 1.5 MB for 0.3, 3, 5 and 12 million values alike; texts are in memory as they are."""
     for module, name in ((cache, "CHUNK_VALUES"), (cache, "FIT_VALUES"), (channels, "CHUNK_VALUES")):
         monkeypatch.setattr(module, name, 20_000)
     shape = LARGE_SHAPES[kind]
@@ -178,9 +178,8 @@ def test_memory_is_bounded_by_the_pieces_not_by_the_data(kind, tmp_path, monkeyp
         _, peak_bytes = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.train.x.nbytes > 8e6
     assert found.train.x.nbytes > 13e6
-    assert peak_bytes < 12e6
+    assert peak_bytes < 7e6
 
 
 def test_large_data_are_fitted_on_a_part_and_refined_on_all(tmp_path, monkeypatch, caplog):

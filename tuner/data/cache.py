@@ -31,6 +31,7 @@ from typing import Any
 import filelock
 import numpy as np
 import numpy.typing as npt
+from sklearn import config_context
 
 from tuner.data import pipelines
 from tuner.data.dataset import Dataset
@@ -274,7 +275,9 @@ def prepared(data_dir: Path, spec: DataSpec, params: Mapping[str, str]) -> Prepa
 
 def _key(spec: DataSpec, unfitted: Any) -> str:
     """The same for choices that make the same pipeline."""
-    pipeline_text = unfitted.__repr__(N_CHAR_MAX=10**6)
+    # To leave defaults out takes scikit-learn three times as long, and megabytes of copies of `sys.modules`.
+    with config_context(print_changed_only=False):
+        pipeline_text = unfitted.__repr__(N_CHAR_MAX=10**6)
     identity = json.dumps({"spec": asdict(spec), "pipeline": pipeline_text}, sort_keys=True)
     return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
