@@ -63,6 +63,15 @@ def long_table(root):
     return {"data": str(root / "long.csv"), "series_id": "who", "time": "t"}
 
 
+def long_table_of_numbers(root):
+    """Series to predict a number for; one without a target, one with an infinite one."""
+    root.mkdir()
+    targets = {3: "", 4: "inf"}
+    rows = [f"s{number},{step + number},{targets.get(number, number / 3)}" for number in range(40) for step in range(5)]
+    (root / "long.csv").write_text("\n".join(["who,a,label", *rows]) + "\n")
+    return {"data": str(root / "long.csv"), "series_id": "who"}
+
+
 def folder_of_series(root):
     """One table each, and a table of targets and one of rooms."""
     root.mkdir()
@@ -76,7 +85,7 @@ def folder_of_series(root):
     return {"data": str(root), "group": "room"}
 
 
-@pytest.mark.parametrize("make", [sounds, recording, recordings, long_table, folder_of_series])
+@pytest.mark.parametrize("make", [sounds, recording, recordings, long_table, long_table_of_numbers, folder_of_series])
 def test_script_reads_and_splits_as_the_search_did(make, tmp_path):
     config = SearchConfig.model_validate(make(tmp_path / "data") | {"force": True})
     folder, dataset = setup.prepare(config, tmp_path / "run")

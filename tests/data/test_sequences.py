@@ -59,6 +59,13 @@ def test_gaps_inside_a_series_stay_gaps(tmp_path):
     np.testing.assert_array_equal(found.x[1, :4, 0], [100, np.nan, 102, 103])
 
 
+def test_series_with_an_infinite_target_are_left_out_and_said(tmp_path):
+    rows = [(name, t, a, b, "inf" if name == "s3" else f"{name[1:]}.5") for name, t, a, b, _ in long_rows()]
+    found = load(long_table(tmp_path, rows), LONG)
+    assert (found.spec.task, len(found.y), bool(np.isfinite(found.y).all())) == ("regression", 11, True)
+    assert "1 of 12 series have no target and were left out: s3." in found.notes
+
+
 def test_series_of_one_length_are_not_padded(tmp_path):
     rows = [row for row in long_rows() if row[1] < 3]
     found = load(long_table(tmp_path, rows), LONG)
@@ -160,8 +167,9 @@ def test_number_of_windows(tmp_path, window, stride, expected):
     assert len(load(path, ReadOptions(window=window, stride=stride, task="regression")).x) == expected
 
 
-def test_window_of_a_regression_has_its_last_value(tmp_path):
-    path = written(tmp_path / "r.csv", "a,target", [(row, "" if row == 19 else 0.5 * row) for row in range(200)])
+@pytest.mark.parametrize("missing", ["", "inf"])
+def test_window_of_a_regression_has_its_last_value(tmp_path, missing):
+    path = written(tmp_path / "r.csv", "a,target", [(row, missing if row == 19 else 0.5 * row) for row in range(200)])
     found = load(path, ReadOptions(window=10, stride=10))
     np.testing.assert_array_equal(found.y, 0.5 * np.array([9, *range(29, 200, 10)]))
     assert "1 of 20 windows have no target and were left out." in found.notes

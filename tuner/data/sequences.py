@@ -272,7 +272,7 @@ def _channels(
 
 def _one_each(column: pd.Series[Any], rows_of: Mapping[str, npt.NDArray[np.int64]], path: Path) -> dict[str, Any]:
     """The value of a column in each series; None where it is missing in all rows."""
-    is_there = column.notna().to_numpy()
+    is_there = columns.has_target(column)
     values = columns.target_values(column)
     found = {name: set(values[rows[is_there[rows]]].tolist()) for name, rows in rows_of.items()}
     changing = [name for name, different in found.items() if len(different) > 1]
@@ -313,7 +313,7 @@ def _window_targets(
     column: pd.Series[Any], rows: npt.NDArray[np.int64], path: Path, options: ReadOptions
 ) -> tuple[labels.Labels, npt.NDArray[np.bool_]]:
     """The targets of those windows that have one, and which these are."""
-    is_there = column.notna().to_numpy()
+    is_there = columns.has_target(column)
     where = columns.where_target(str(column.name), path)
     encoded = labels.encode(columns.target_values(column[is_there]), task=options.task, where=where)
     if encoded.task == "regression":
@@ -360,7 +360,7 @@ def _find_targets(root: Path, options: ReadOptions) -> _Targets:
     id_column, matched = _match(table, files)
     target = _target_column(table, id_column, options)
     ids = table.frame[id_column].map(_id)
-    is_there = table.frame[target].notna().to_numpy()
+    is_there = columns.has_target(table.frame[target])
     values = dict(zip(ids[is_there], columns.target_values(table.frame[target][is_there]).tolist(), strict=True))
     sequences = {file: name for name, file in matched.items() if name in values}
     rest = [file for file in files if file not in sequences]
