@@ -15,8 +15,9 @@ HEALTHY = sorted([*HERE.glob("recorded/healthy_*.npz"), *HERE.parent.glob("golde
 SPIKE_AT = 500
 
 
-def alarm(losses, *, chance_loss=CHANCE, steps=100):
-    return find_alarm(np.asarray(losses, dtype=float), chance_loss=chance_loss, steps_per_epoch=steps)
+def alarm(losses, *, chance_loss=CHANCE, steps=100, is_weighted=False):
+    losses = np.asarray(losses, dtype=float)
+    return find_alarm(losses, chance_loss=chance_loss, steps_per_epoch=steps, is_weighted=is_weighted)
 
 
 @pytest.mark.parametrize("file", HEALTHY, ids=lambda file: file.stem)
@@ -87,6 +88,26 @@ def test_a_huge_first_loss_that_falls_is_no_alarm():
 def test_back_at_chance_all_is_lost(level, is_found):
     losses = np.concatenate((np.linspace(1, 0.7, 200), np.full(60, level))) * CHANCE
     assert (alarm(losses) is not None) is is_found
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_trainings_with_class_weights_raise_no_alarm(seed):
+    """Weighted losses of the default configuration on SECOM, 14 : 1, three or four epochs of 35 steps."""
+    with np.load(HERE / "recorded/weighted_secom.npz") as file:
+        losses = file[f"seed_{seed}"]
+    found = [alarm(losses[:end], chance_loss=math.log(2), steps=35, is_weighted=True) for end in range(1, len(losses))]
+    assert found == [None] * (len(losses) - 1)
+
+
+@pytest.mark.parametrize(("level", "is_found"), [(1.8, False), (2.3, True), (math.nan, True)])
+def test_where_rows_weigh_differently_only_what_lasts_above_chance_counts(level, is_found):
+    losses = np.where(np.arange(300) % 20 < 10, 0.02, 1.5) * CHANCE
+    assert alarm(losses, steps=20) is not None
+    assert alarm(losses, steps=20, is_weighted=True) is None
+    losses[200:] = level * CHANCE
+    found = alarm(losses, steps=20, is_weighted=True)
+    assert (found is not None) is is_found
+    assert not is_found or 200 <= found.start < 220, "within an epoch"
 
 
 def test_losses_that_are_not_finite_count_once_they_stay():

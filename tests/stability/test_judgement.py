@@ -21,6 +21,7 @@ from tuner.stability.judgement import (
     BALANCED_FROM_IMBALANCE,
     CONSTRAINT,
     Judgement,
+    chance_cross_entropy,
     chance_levels,
     choose_metric,
     first_epochs,
@@ -107,6 +108,15 @@ def test_chance_levels_of_classes():
     assert loss == pytest.approx(-0.75 * math.log(0.75) - 0.25 * math.log(0.25))
     assert error == pytest.approx(0.25)
     assert chance_levels(y, num_classes=2, metric="balanced_accuracy")[1] == pytest.approx(0.5)
+
+
+def test_chance_loss_of_weighted_classes():
+    """Balanced classes, by weights or by rows, have that of as many equal ones; a weight of 0 takes a class away."""
+    y = np.array([0, 0, 0, 1])
+    assert chance_cross_entropy(y) == chance_levels(y, num_classes=2, metric="accuracy")[0]
+    assert chance_cross_entropy(y, {0: 4 / 6, 1: 2.0}) == pytest.approx(math.log(2))
+    assert chance_cross_entropy(y, {0: 8 / 6, 1: 4.0}) == pytest.approx(2 * math.log(2))
+    assert chance_cross_entropy(y, {1: 0.0}) == 0.0
 
 
 def test_chance_level_of_a_number_is_its_variance():

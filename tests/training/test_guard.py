@@ -10,7 +10,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from tuner.records import Outcome
-from tuner.stability.alarm import ROLLBACK, Alarm
+from tuner.stability.alarm import ROLLBACK, Alarm, find_alarm
 from tuner.stability.judgement import ROLLED_BACK_STABILITY, Judgement
 from tuner.training import guard as guard_module
 from tuner.training.guard import CUT_FACTOR, MAX_ACTIONS, SpikeGuard
@@ -259,6 +259,14 @@ def test_a_rate_far_too_high_is_found_to_be_the_cause(digits):
     assert len(guard.trace.step_loss) == 8 * 20
 
 
+def test_a_rate_far_too_high_is_found_where_classes_weigh_differently(digits):
+    weights = {label: 0.5 + label / 9 for label in range(10)}
+    history, guard = fitted_with_replay(fragile(keras.optimizers.Adam(0.5)), digits, epochs=8, class_weight=weights)
+    assert guard.findings[0].code == "guard_learning_rate"
+    assert guard.failure == ""
+    assert history["val_accuracy"][-1] > 0.8
+
+
 def test_a_batch_that_is_not_finite_is_found_to_be_data(numbers):
     history, guard = fitted_with_replay(line(keras.optimizers.SGD(0.02)), spoiled(numbers, math.inf), chance_loss=1.0)
     assert codes(guard) == ["guard_data", "guard_not_finite"]
@@ -395,11 +403,42 @@ def batches(x, y):
     return tf.data.Dataset.from_tensor_slices((x, y)).batch(BATCH)
 
 
-def trained(space, digits, *, is_guarded, epochs=8):
+def trained(space, digits, *, is_guarded, epochs=8, judgement=JUDGEMENT, class_weight=None):
     x, y = digits
-    data = TrainingData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:])
-    options = {"data": data, "judgement": JUDGEMENT, "epochs": epochs, "seed": 5, "is_guarded": is_guarded}
+    data = TrainingData(x[:ROWS], y[:ROWS], x[ROWS:], y[ROWS:], class_weight)
+    options = {"data": data, "judgement": judgement, "epochs": epochs, "seed": 5, "is_guarded": is_guarded}
     return train(space, keras_tuner.HyperParameters(), **options)
+
+
+class Shares(keras_tuner.HyperModel):
+    """Knows from the start that one row in twenty is of class 1; without weights there is no more to learn."""
+
+    def build(self, hp):
+        bias = keras.initializers.Constant(math.log(1 / 19))
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1, "sigmoid", bias_initializer=bias)])
+        model.compile(keras.optimizers.Adam(0.05), "binary_crossentropy", steps_per_execution=8)
+        return model
+
+    def fit(self, hp, model, x, y, **kwargs):
+        return model.fit(x, y, batch_size=BATCH, **kwargs)
+
+
+@pytest.mark.parametrize("is_oversampled", [False, True], ids=["class weights", "rows drawn again"])
+def test_balancing_the_classes_is_no_spike(is_oversampled):
+    """The plain loss goes from the entropy of 1:19 to ln 2, three and a half times as high."""
+    y = np.tile(np.arange(20) % (2 if is_oversampled else 20) == 1, 25).astype(int)
+    weights = None if is_oversampled else {0: 10 / 19, 1: 10.0}
+    chance_loss = -(0.05 * math.log(0.05) + 0.95 * math.log(0.95))
+    judgement = Judgement("balanced_accuracy", chance_loss, 0.5, num_validation=100, num_classes=2)
+    options = {"epochs": 6, "judgement": judgement, "class_weight": weights}
+    data = np.zeros((len(y), 1), "float32"), y
+    one, other = (trained(Shares(), data, is_guarded=is_guarded, **options) for is_guarded in (False, True))
+    losses = other.trace.step_loss
+    np.testing.assert_array_equal(one.trace.step_loss, losses)
+    assert other.trace.events == ()
+    assert not [finding.code for finding in other.run.findings if finding.code.startswith("guard")]
+    if not is_oversampled:
+        assert find_alarm(losses, chance_loss=chance_loss, steps_per_epoch=20) is not None, "the plain loss"
 
 
 def test_a_healthy_trial_has_the_same_record(digits):

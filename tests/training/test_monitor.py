@@ -114,6 +114,7 @@ def test_recorded_loss_has_no_penalty_and_no_class_weight(digits):
     plain = keras.losses.SparseCategoricalCrossentropy()(y[400:], model.predict(x[400:], verbose=0))
     assert monitor.trace.validation_loss[0] == pytest.approx(float(plain), rel=1e-4)
     assert history.history["loss"][0] > 4 * monitor.trace.train_loss[0]
+    np.testing.assert_allclose(monitor.weighted_losses(), 5 * monitor.trace.step_loss, rtol=1e-5)
 
 
 @pytest.mark.parametrize(

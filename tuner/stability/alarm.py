@@ -78,16 +78,20 @@ class Alarm:
         return math.isfinite(self.factor)
 
 
-def find_alarm(losses: FloatArray, *, chance_loss: float, steps_per_epoch: int) -> Alarm | None:
+def find_alarm(
+    losses: FloatArray, *, chance_loss: float, steps_per_epoch: int, is_weighted: bool = False
+) -> Alarm | None:
     """Find the first certain rise of the loss.
 
     Single losses that are not finite are passed over: their updates are not applied. Five in a row at the end are an
     alarm: then the weights themselves are lost, or every batch is.
 
     Args:
-        losses: Plain loss of each step so far; shape (steps,).
-        chance_loss: L0.
+        losses: Of each step so far, as they are minimised; shape (steps,).
+        chance_loss: L0 of the same.
         steps_per_epoch: n.
+        is_weighted: Whether rows weigh differently. The loss then jumps with the rows of rare classes in a batch, and
+            stands far below chance without them, so that only what lasts above chance counts.
 
     Returns:
         None also when there is too little to judge, or losses are negative.
@@ -97,7 +101,7 @@ def find_alarm(losses: FloatArray, *, chance_loss: float, steps_per_epoch: int) 
         finite = np.flatnonzero(is_finite)
         return Alarm(int(finite[-1]) + 1 if finite.size else 0, math.inf)
     kept = np.flatnonzero(is_finite)
-    found = _rise(losses[kept], chance_loss, window=_window(steps_per_epoch))
+    found = _rise(losses[kept], chance_loss, window=_window(steps_per_epoch), is_weighted=is_weighted)
     return None if found is None else Alarm(int(kept[found.start]), found.factor)
 
 
@@ -109,11 +113,13 @@ def _log_loss(losses: FloatArray, chance_loss: float) -> FloatArray:
     return np.asarray(np.log(np.minimum(losses / chance_loss, MAX_RELATIVE_LOSS) + LOSS_FLOOR_FRAC))
 
 
-def _rise(losses: FloatArray, chance_loss: float, *, window: int) -> Alarm | None:
+def _rise(losses: FloatArray, chance_loss: float, *, window: int, is_weighted: bool) -> Alarm | None:
     if len(losses) <= FOLLOWING_STEPS or losses.min() < 0 or not chance_loss > 0:
         return None
     log_loss = _log_loss(losses, chance_loss)
-    if (dead := _death_at_birth(log_loss, window=window)) is not None:
+    if is_weighted:
+        log_loss = np.maximum(log_loss, 0.0)
+    elif (dead := _death_at_birth(log_loss, window=window)) is not None:
         return dead
     smooth = running_median(log_loss, window)
     noise = noise_around(log_loss, smooth, window)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,6 +28,7 @@ __all__ = [
     "Judgement",
     "MetricName",
     "ObjectiveName",
+    "chance_cross_entropy",
     "chance_levels",
     "choose_metric",
     "first_epochs",
@@ -215,6 +217,19 @@ def choose_metric(class_counts: npt.ArrayLike) -> MetricName:
     return "balanced_accuracy" if counts.max() > BALANCED_FROM_IMBALANCE * counts.min() else "accuracy"
 
 
+def chance_cross_entropy(codes: npt.NDArray[Any], class_weight: Mapping[int, float] | None = None) -> float:
+    """Loss of the best constant answer to these labels, in nats.
+
+    Args:
+        codes: Class codes; shape (rows,).
+        class_weight: What a row of each class counts; None: 1.
+    """
+    present, counts = np.unique(codes, return_counts=True)
+    weights = counts * [(class_weight or {}).get(int(code), 1.0) for code in present]
+    weights = weights[weights > 0]
+    return float(-np.sum(weights * np.log(weights / weights.sum())) / counts.sum())
+
+
 def chance_levels(y: npt.NDArray[Any], *, num_classes: int, metric: MetricName) -> tuple[float, float]:
     """Loss and error of the best constant answer.
 
@@ -231,7 +246,7 @@ def chance_levels(y: npt.NDArray[Any], *, num_classes: int, metric: MetricName) 
         variance = max(float(np.var(y)), math.ulp(1.0))
         return variance, variance
     share = np.bincount(y.astype(np.int64), minlength=num_classes) / len(y)
-    entropy = float(-np.sum(share[share > 0] * np.log(share[share > 0])))
+    entropy = chance_cross_entropy(y)
     error = {"accuracy": 1.0 - float(share.max()), "balanced_accuracy": 1.0 - 1.0 / num_classes, "loss": entropy}[
         metric
     ]

@@ -65,6 +65,7 @@ class SpikeGuard(keras.callbacks.Callback):
 
     Args:
         monitor: The `StabilityMonitor` of the same `fit`, if there is one; else it has its own.
+        chance_loss: Loss of the best constant answer, rows weighing what they weigh in `fit`; None: the monitor's.
 
     Attributes:
         findings: What it did and why, oldest first.
@@ -76,8 +77,9 @@ class SpikeGuard(keras.callbacks.Callback):
         >>> model.fit(x, y, callbacks=[guard])  # doctest: +SKIP
     """
 
-    def __init__(self, monitor: StabilityMonitor | None = None) -> None:
+    def __init__(self, monitor: StabilityMonitor | None = None, *, chance_loss: float | None = None) -> None:
         super().__init__()
+        self._given_chance_loss = chance_loss
         self.findings: tuple[Finding, ...] = ()
         self.failure = ""
         self.is_aside = False
@@ -218,7 +220,7 @@ class SpikeGuard(keras.callbacks.Callback):
         model = self.model
         train_function = model.train_function
         self._replay = Replay(
-            deal, model, train_function=train_function, gate=gate, read_losses=lambda: self._monitor.unread_steps()[0]
+            deal, model, train_function=train_function, gate=gate, read_losses=self._monitor.weighted_losses
         )
         done = 0
 
@@ -248,7 +250,12 @@ class SpikeGuard(keras.callbacks.Callback):
         self._note_restart()
         self._checked = len(losses)
         judged = losses[self._since :]
-        alarm = find_alarm(judged, chance_loss=self._chance_loss(losses), steps_per_epoch=self._steps_per_epoch)
+        alarm = find_alarm(
+            judged,
+            chance_loss=self._chance_loss(losses),
+            steps_per_epoch=self._steps_per_epoch,
+            is_weighted=self._monitor.is_weighted,
+        )
         if alarm is None and self._replay is not None and not self._is_gap_explained:
             alarm = _first_gap(judged)
         if alarm is not None:
@@ -276,6 +283,7 @@ class SpikeGuard(keras.callbacks.Callback):
                 chance_loss=self._chance_loss(losses),
                 steps_per_epoch=self._steps_per_epoch,
                 is_birth=at == 0,
+                is_weighted=self._monitor.is_weighted,
             )
             self._probe(self._replay, passage, checkpoint, at=at)
 
@@ -396,7 +404,8 @@ class SpikeGuard(keras.callbacks.Callback):
     # What the rest of it stands on.
 
     def _losses(self) -> FloatArray:
-        return np.concatenate((self._monitor.trace.step_loss, self._monitor.unread_steps()[0]))
+        """What is minimised: class weights trade one class for another, so that the plain loss may rise soundly."""
+        return self._monitor.weighted_losses()
 
     @property
     def _steps_per_epoch(self) -> int:
@@ -405,7 +414,10 @@ class SpikeGuard(keras.callbacks.Callback):
     def _chance_loss(self, losses: FloatArray) -> float:
         """L0, or the first loss where that is lower: of a foreign training L0 is a guess from its first epoch."""
         finite = losses[np.isfinite(losses)]
-        return min(self._monitor.trace.chance_loss, float(finite[0]) if finite.size else math.inf)
+        if self._monitor.is_weighted and finite.size:
+            return self._given_chance_loss or float(np.mean(finite[: self._steps_per_epoch]))
+        chance_loss = self._given_chance_loss or self._monitor.trace.chance_loss
+        return min(chance_loss, float(finite[0]) if finite.size else math.inf)
 
     def _note_restart(self) -> None:
         """What was best before the user's schedule raised the rate no longer counts."""

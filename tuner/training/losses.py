@@ -33,12 +33,13 @@ def loss_name(model: Any) -> str:
     return str(getattr(loss, "name", getattr(loss, "__name__", "")))
 
 
-def plain_loss(compiled_loss: Any, y_true: Any, y_pred: Any) -> Any:
+def plain_loss(compiled_loss: Any, y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> Any:
     """Loss of a batch without label smoothing; what Keras shows of several outputs does not change.
 
     Args:
         compiled_loss: Of a compiled model, as Keras keeps it.
         y_true, y_pred: Labels and outputs.
+        sample_weight: Of its rows, if they are to count.
     """
     if not compiled_loss.built:
         compiled_loss(y_true, y_pred)
@@ -46,7 +47,7 @@ def plain_loss(compiled_loss: Any, y_true: Any, y_pred: Any) -> Any:
     compiled_loss._flat_losses = [each._replace(loss=_unsmoothed(each.loss)) for each in kept[0]]
     compiled_loss._metrics = [None] * len(kept[0])
     try:
-        return compiled_loss(y_true, y_pred)
+        return compiled_loss(y_true, y_pred, sample_weight)
     finally:
         compiled_loss._flat_losses, compiled_loss._metrics = kept
 

@@ -38,7 +38,7 @@ class Passage:
         before: Losses from the last known event to the checkpoint; shape (steps,).
         losses: From the checkpoint to where the training stands; shape (steps,).
         alarm: Its `start` counted from the checkpoint.
-        chance_loss, steps_per_epoch: Of the training.
+        chance_loss, steps_per_epoch, is_weighted: Of the training.
         is_birth: Whether the checkpoint is the beginning of the training.
     """
 
@@ -48,6 +48,7 @@ class Passage:
     chance_loss: float
     steps_per_epoch: int
     is_birth: bool = False
+    is_weighted: bool = False
 
     @property
     def is_isolated(self) -> bool:
@@ -80,7 +81,12 @@ class Passage:
 
     def _alarm(self, losses: FloatArray) -> Alarm | None:
         so_far = np.concatenate((self.before, losses))
-        return find_alarm(so_far, chance_loss=self.chance_loss, steps_per_epoch=self.steps_per_epoch)
+        return find_alarm(
+            so_far,
+            chance_loss=self.chance_loss,
+            steps_per_epoch=self.steps_per_epoch,
+            is_weighted=self.is_weighted,
+        )
 
 
 def _before_and_at(step: int) -> tuple[int, ...]:
@@ -174,7 +180,7 @@ class Replay:
         model: In the middle of its `fit`.
         train_function: The model's own.
         gate: Scales the rate.
-        read_losses: The losses of the running epoch.
+        read_losses: The losses so far, those of the last steps included.
     """
 
     def __init__(
