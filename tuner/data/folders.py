@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from tuner.errors import DataError, first_of
 
-__all__ = ["MAX_NAMED", "ClassFiles", "Readable", "count", "files_below", "find", "to_predict"]
+__all__ = ["MAX_NAMED", "ClassFiles", "Readable", "files_below", "find", "suffixes_below", "to_predict"]
 
 # What systems leave in folders; hidden files (leading dot) are passed over as well.
 JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "icon\r")
@@ -160,9 +160,9 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], li
     return wanted, others, num_junk
 
 
-def count(folder: Path, suffixes: tuple[str, ...]) -> int:
-    """Number of files of some types below a folder."""
-    return len(files_below(folder, suffixes)[0])
+def suffixes_below(folder: Path) -> Counter[str]:
+    """Number of files below a folder by suffix, in lower case."""
+    return Counter(file.suffix.lower() for file in files_below(folder, ())[1])
 
 
 class Readable:

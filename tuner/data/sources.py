@@ -183,9 +183,10 @@ def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[
 def _contents(path: Path) -> str:
     """What there is to predict in a file or folder."""
     if path.is_dir():
-        form = _folder_form(path, BY_LOOKING)
-        if not any(folders.count(path, suffixes) for suffixes in _SUFFIXES.values()):
+        held = _held(path)
+        if not any(held.values()):
             return "nothing that can be read"
+        form = _folder_form(held, BY_LOOKING)
         return {"audio_folder": "sounds", "sequence_folder": "tables"}.get(form, "images")
     suffix = path.suffix.lower()
     found = next((name for name, suffixes in _SUFFIXES.items() if suffix in suffixes), None)
@@ -218,7 +219,7 @@ def _existing(source: str) -> Path:
 
 def _form(path: Path, options: ReadOptions) -> Form:
     if path.is_dir():
-        return _folder_form(path, options)
+        return _folder_form(_held(path), options)
     suffix = path.suffix.lower()
     if suffix == ".npz":
         return "npz"
@@ -227,14 +228,17 @@ def _form(path: Path, options: ReadOptions) -> Form:
     raise DataError(_unknown_type(path))
 
 
-def _folder_form(path: Path, options: ReadOptions) -> Form:
+def _held(folder: Path) -> dict[str, int]:
+    """Number of files below a folder by what they hold."""
+    counts = folders.suffixes_below(folder)
+    return {name: sum(counts[suffix] for suffix in suffixes) for name, suffixes in _SUFFIXES.items()}
+
+
+def _folder_form(held: dict[str, int], options: ReadOptions) -> Form:
     """What a folder holds most of; tables only if there are neither images nor sounds."""
-    counts: dict[Form, int] = {
-        "image_folder": folders.count(path, images.IMAGE_SUFFIXES),
-        "audio_folder": folders.count(path, audio.AUDIO_SUFFIXES),
-    }
+    counts: dict[Form, int] = {"image_folder": held["images"], "audio_folder": held["sounds"]}
     if not any(counts.values()) or options.kind == "series":
-        counts["sequence_folder"] = folders.count(path, frames.TABLE_SUFFIXES)
+        counts["sequence_folder"] = held["tables"]
     asked = [form for form in counts if options.kind in _KINDS[form] and counts[form]]
     return max(asked or counts, key=lambda form: counts[form])
 
