@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -18,7 +19,7 @@ import pytest
 import soundfile
 from PIL import Image
 
-from tuner.bundle import BundleConfig, read_config
+from tuner.bundle import BundleConfig, read_config, write_config
 from tuner.config import SearchConfig
 from tuner.data import cache, sources
 from tuner.data.split import split_dataset
@@ -28,7 +29,7 @@ from tuner.inference import load_model, outputs, predict_file
 from tuner.records import Outcome
 from tuner.retrain import train_again
 from tuner.search import setup
-from tuner.search.context import hyperparameters_of, judgement_of, training_data
+from tuner.search.context import hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.search.study import Study, load_trials
 from tuner.search.worker import work
 from tuner.store import RunFolder
@@ -173,6 +174,7 @@ def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
     config = read_config(bundle)
     trial = load_trials(run)[0]
     assert config.hyperparameters == trial.hyperparameters
+    assert (config.guard, config.ends_early) == (False, True)
     assert config.validation["val_loss"] == pytest.approx(trial.seed_runs[0].metrics["val_loss"])
     assert ("rmse" if config.data.task == "regression" else "accuracy") in config.test
     card = (bundle / "README.md").read_text(encoding="utf-8")
@@ -369,6 +371,38 @@ def test_training_again_with_another_seed_differs_and_writes_a_bundle(run, bundl
     assert again["val_loss"] != load_trials(run)[0].seed_runs[0].metrics["val_loss"]
     assert read_config(tmp_path / "again").seed == 77
     assert predict_file(tmp_path / "again", run.load_config().data, tmp_path / "out.csv") > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "seed", "is_guarded", "expected"),
+    [
+        ({"ends_early": True}, None, True, (False, True)),
+        ({"guard": True}, None, True, (True, False)),
+        ({"guard": True}, None, False, (False, False)),
+        ({"ends_early": True}, 5, True, (True, False)),
+        ({}, 5, False, (False, False)),
+    ],
+)
+def test_a_repetition_does_what_the_exported_training_did(
+    changes, seed, is_guarded, expected, run, bundle, tmp_path, monkeypatch
+):
+    told = []
+    monkeypatch.setattr("tuner.retrain.train_configuration", lambda config, *_, **__: told.append(config) or 1 / 0)
+    write_config(tmp_path / "config.yaml", dataclasses.replace(read_config(bundle), **{"ends_early": False} | changes))
+    with pytest.raises(ZeroDivisionError):
+        train_again(tmp_path, run.load_config().data, seed=seed, output=None, is_guarded=is_guarded)
+    assert (told[0].guard, told[0].ends_early) == expected
+
+
+def test_card_and_script_say_that_the_script_has_no_guard(run, bundle, tmp_path):
+    prepared = prepared_data(run, run.load_dataset(), load_trials(run)[0].hyperparameters)
+    for is_guarded in (False, True):
+        config = dataclasses.replace(read_config(bundle), guard=is_guarded)
+        written = tmp_path / str(is_guarded)
+        model = load_model(bundle / "model.keras")
+        write_bundle(written, config, model=model, prepared=prepared, space_file=run.space_file, data_dir=run.data_dir)
+        assert ("**`train.py` has no guard**" in (written / "README.md").read_text(encoding="utf-8")) == is_guarded
+        assert ("This script has none" in script(written).__doc__) == is_guarded
 
 
 def test_model_is_plain_keras(bundle):

@@ -54,7 +54,8 @@ class BundleConfig:
         fresh_errors: Validation error of each training on a fresh seed that did not fail; empty if not confirmed.
         num_fresh_failed: Trainings on fresh seeds that failed.
         margin: Stability margin in words, such as `x37`; empty if it was not measured.
-        guard: Whether the training was rolled back at spikes, so that a repetition is, too.
+        guard: Whether the training was to be rolled back at spikes, so that a repetition is, too.
+        ends_early: Whether the training was to end as soon as its outcome is certain, so that a repetition does, too.
     """
 
     run: str
@@ -77,6 +78,7 @@ class BundleConfig:
     margin: str = ""
     planned_epochs: int | None = None
     guard: bool = False
+    ends_early: bool = False
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import dataclasses
 import importlib.metadata
 import io
 import math
@@ -35,8 +36,16 @@ from tuner.stability.ranking import best_trial, median_seed_run
 from tuner.store import RunFolder, read_json, storage_errors, write_json, write_text
 from tuner.training import seedrun
 from tuner.training.losses import wants_one_hot
+from tuner.training.seedrun import Training
 
-__all__ = ["export_bundle", "finite", "package_versions", "refuse_occupied", "write_bundle"]
+__all__ = [
+    "export_bundle",
+    "finite",
+    "package_versions",
+    "refuse_occupied",
+    "train_configuration",
+    "write_bundle",
+]
 
 # Packages whose versions a bundle names, and those of them that train.py needs.
 _SCRIPT_PACKAGES = (
@@ -74,15 +83,15 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
     record = _chosen(folder, trial)
     run = median_seed_run(record)
     dataset = folder.load_dataset()
-    model = _trained_model(folder, dataset, record, run)
+    config = _bundle_config(folder, dataset, record, run)
+    model = _trained_model(folder, dataset, config, run)
     prepared = prepared_data(folder, dataset, record.hyperparameters)
     part = cache.test_part(folder.data_dir, prepared, dataset.spec)
     test = evaluate(model, part, target_scaler=prepared.target_scaler)
     notes = _note_test_use(folder, run, test)
-    config = _bundle_config(folder, dataset, record, run, test)
     write_bundle(
         output,
-        config,
+        dataclasses.replace(config, test=test),
         model=model,
         prepared=prepared,
         space_file=folder.space_file,
@@ -146,6 +155,29 @@ def write_bundle(
         write_manifest(temporary)
 
 
+def train_configuration(
+    config: BundleConfig, hypermodel: Any, *, folder: RunFolder, dataset: DatasetRecord
+) -> Training:
+    """Train a configuration as its bundle says.
+
+    Args:
+        config: Of the bundle.
+        hypermodel: A `keras_tuner.HyperModel`, which builds its model.
+        folder, dataset: The run that has the data.
+    """
+    return seedrun.train(
+        hypermodel,
+        hyperparameters_of(config.hyperparameters),
+        data=training_data(folder, dataset, config.hyperparameters),
+        judgement=judgement_of(folder),
+        epochs=config.epochs,
+        seed=config.seed,
+        trial=config.trial,
+        is_guarded=config.guard,
+        ends_early=config.ends_early,
+    )
+
+
 def finite(metrics: Mapping[str, float]) -> dict[str, float]:
     """The metrics that are numbers."""
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
@@ -199,28 +231,16 @@ def _chosen(folder: RunFolder, number: int | None) -> TrialRecord:
     return chosen
 
 
-def _trained_model(folder: RunFolder, dataset: DatasetRecord, record: TrialRecord, run: SeedRun) -> Any:
+def _trained_model(folder: RunFolder, dataset: DatasetRecord, config: BundleConfig, run: SeedRun) -> Any:
     """The stored model, or the same training once more if it was not among the kept ones."""
-    file = folder.model_file(record.number, run.seed_index)
+    file = folder.model_file(run.trial, run.seed_index)
     if file.is_file():
         return load_model(file)
     hypermodel, _ = discover_space(folder)
-    training = seedrun.train(
-        hypermodel,
-        hyperparameters_of(record.hyperparameters),
-        data=training_data(folder, dataset, record.hyperparameters),
-        judgement=judgement_of(folder),
-        epochs=record.kept_epochs or folder.load_config().epochs,
-        seed=run.seed,
-        trial=record.number,
-        seed_index=run.seed_index,
-        is_guarded=folder.load_config().guard,
-        # A repetition ends where the search ended it; one that over-fitted is planned to end there.
-        ends_early=record.kept_epochs is None,
-    )
+    training = train_configuration(config, hypermodel, folder=folder, dataset=dataset)
     if training.model is None:
         raise RunError(
-            f"Trial {record.number} failed when it was trained again for the export: "
+            f"Trial {run.trial} failed when it was trained again for the export: "
             f"{training.run.message or training.run.outcome.meaning}"
         )
     return training.model
@@ -240,9 +260,8 @@ def _note_test_use(folder: RunFolder, run: SeedRun, test: dict[str, float]) -> l
     ]
 
 
-def _bundle_config(
-    folder: RunFolder, dataset: DatasetRecord, record: TrialRecord, run: SeedRun, test: dict[str, float]
-) -> BundleConfig:
+def _bundle_config(folder: RunFolder, dataset: DatasetRecord, record: TrialRecord, run: SeedRun) -> BundleConfig:
+    """All but the test metrics."""
     config = folder.load_config()
     fresh = record.fresh_runs if record.is_confirmed else ()
     return BundleConfig(
@@ -256,12 +275,14 @@ def _bundle_config(
         epochs=record.kept_epochs or config.epochs,
         planned_epochs=config.epochs,
         guard=config.guard,
+        # So do trials; fresh trainings do not, and one that over-fitted is planned to end where it was best.
+        ends_early=run.seed_index == 0 and record.kept_epochs is None,
         seed=run.seed,
         split_seed=config.seed,
         metric=dataset.metric,
         stability_weight=config.stability_weight,
         validation=finite(run.metrics),
-        test=test,
+        test={},
         stability=run.score.stability,
         fresh_errors=tuple(each.error for each in fresh if each.error is not None),
         num_fresh_failed=sum(each.outcome.is_failed for each in fresh),

@@ -12,13 +12,12 @@ from tuner.config import SearchConfig
 from tuner.data import cache
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
-from tuner.export import finite, package_versions, refuse_occupied, write_bundle
+from tuner.export import finite, package_versions, refuse_occupied, train_configuration, write_bundle
 from tuner.inference import evaluate
 from tuner.records import DatasetRecord
 from tuner.search import setup, spaces
-from tuner.search.context import hyperparameters_of, judgement_of, prepared_data, training_data
+from tuner.search.context import prepared_data
 from tuner.store import RunFolder
-from tuner.training import seedrun
 from tuner.training.seedrun import Training
 
 __all__ = ["train_again"]
@@ -47,16 +46,15 @@ def train_again(
     if output is not None:
         refuse_occupied(output)
     config = read_config(config_file)
-    is_guarded = is_guarded and (config.guard or seed is not None)
-    # A repetition ends where the search ended it; one that over-fitted is planned to end there.
-    ends_early = seed is None and config.planned_epochs in (None, config.epochs)
-    config = dataclasses.replace(
-        config, source=data or config.source, seed=config.seed if seed is None else seed, versions=package_versions()
-    )
+    config = dataclasses.replace(config, source=data or config.source, versions=package_versions())
+    if seed is not None:
+        config = dataclasses.replace(config, seed=seed, guard=True, ends_early=False)
+    if not is_guarded:
+        config = dataclasses.replace(config, guard=False)
     base = config_file if config_file.is_dir() else config_file.parent
     with tempfile.TemporaryDirectory(prefix="tuner-train-") as workspace:
         folder, dataset = _workspace(config, Path(workspace))
-        training = _train(config, folder, dataset, base, is_guarded=is_guarded, ends_early=ends_early)
+        training = _train(config, folder, dataset, base)
         run = training.run
         result = {
             "outcome": str(run.outcome),
@@ -103,9 +101,7 @@ def _workspace(config: BundleConfig, root: Path) -> tuple[RunFolder, DatasetReco
     return folder, data.record
 
 
-def _train(
-    config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path, *, is_guarded: bool, ends_early: bool
-) -> Training:
+def _train(config: BundleConfig, folder: RunFolder, dataset: DatasetRecord, base: Path) -> Training:
     hypermodel = spaces.load(
         config.space,
         dataset.spec,
@@ -113,17 +109,7 @@ def _train(
         epochs=config.planned_epochs or config.epochs,
         base_dir=base,
     )
-    return seedrun.train(
-        hypermodel,
-        hyperparameters_of(config.hyperparameters),
-        data=training_data(folder, dataset, config.hyperparameters),
-        judgement=judgement_of(folder),
-        epochs=config.epochs,
-        seed=config.seed,
-        trial=config.trial,
-        is_guarded=is_guarded,
-        ends_early=ends_early,
-    )
+    return train_configuration(config, hypermodel, folder=folder, dataset=dataset)
 
 
 def _export(
