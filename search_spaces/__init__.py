@@ -1,6 +1,6 @@
 """Search spaces: Keras Tuner `HyperModel`s that build plain Keras models.
 
-They import keras and keras_tuner only, so each file can be copied into a project of your own.
+They import keras and keras_tuner only, so this folder can be copied into a project of your own.
 Importing this package, and listing the names in `SPACES`, imports neither.
 """
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from search_spaces.blocks import ConvolutionSpace, Dimension
+from search_spaces.blocks import ConvolutionSpace
+from search_spaces.series import SeriesSpace
 
 __all__ = ["TextSpace"]
 
@@ -18,19 +20,12 @@ DEFAULT_EMBEDDING_SIZE = 64
 # Share of words that are hidden in training. Source: Iyyer et al. 2015 ("Deep unordered composition"), section 3.1.
 WORD_DROPOUT = 0.3
 
-_WORDS = Dimension(
-    convolution=keras.layers.Conv1D,
-    max_pooling=keras.layers.MaxPooling1D,
-    average_pooling=keras.layers.AveragePooling1D,
-    global_pooling=keras.layers.GlobalAveragePooling1D,
-    global_max_pooling=keras.layers.GlobalMaxPooling1D,
-    axes=1,
+_WORDS = dataclasses.replace(
+    SeriesSpace.dimension,
     # Phrases of 2 to 5 words; 1 is a bag of words. Source: Zhang & Wallace 2017 ("A sensitivity analysis of
     # convolutional neural networks for sentence classification"), section 4.3: 1 to 10 around 3 to 7.
     kernel_sizes=(1, 2, 3, 5),
     default_kernel_size=3,
-    large_size=256,
-    grid_size=8,
     # Source: Zhang & Wallace 2017, section 4.4: 100 to 600 for a single layer.
     filters=(32, 64, 128, 256),
     default_filters=(128, 128, 128, 128),

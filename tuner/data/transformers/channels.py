@@ -132,6 +132,14 @@ class PerChannel(TransformerMixin, BaseEstimator):
         return X
 
 
+def _checked(estimator: Any, X: Array, *, reset: bool) -> Array:
+    """Numbers of any shape that may be missing."""
+    checked: Array = validate_data(
+        estimator, X, dtype=[np.float64, np.float32], ensure_all_finite=False, allow_nd=True, reset=reset
+    )
+    return checked
+
+
 class StandardizeEach(TransformerMixin, BaseEstimator):
     """Give every single series mean 0 and deviation 1, in each of its channels; nothing is learned from others.
 
@@ -145,12 +153,12 @@ class StandardizeEach(TransformerMixin, BaseEstimator):
 
     def fit(self, X: Array, y: Array | None = None) -> StandardizeEach:
         """Remember the number of steps; nothing is learned."""
-        self._checked(X, reset=True)
+        _checked(self, X, reset=True)
         return self
 
     def transform(self, X: Array) -> Array:
         """Return a scaled copy of series (n, steps) or (n, steps, channels)."""
-        X = without_overflow(self._checked(X, reset=False))
+        X = without_overflow(_checked(self, X, reset=False))
         present = ~np.isnan(X)
         counts = np.maximum(present.sum(axis=1, keepdims=True), 1)
         # Scaled to its largest value first, a series of any size can be squared.
@@ -162,12 +170,6 @@ class StandardizeEach(TransformerMixin, BaseEstimator):
         varies = deviation > 10 * np.finfo(X.dtype).eps
         scaled: Array = np.where(varies, centred / np.where(varies, deviation, 1.0), centred * 0).astype(X.dtype)
         return scaled
-
-    def _checked(self, X: Array, *, reset: bool) -> Array:
-        checked: Array = validate_data(
-            self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, allow_nd=True, reset=reset
-        )
-        return checked
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
@@ -200,7 +202,7 @@ class AddChannel(TransformerMixin, BaseEstimator):
         Raises:
             ValueError: The columns cannot be divided into so many channels.
         """
-        X = self._checked(X, reset=True)
+        X = _checked(self, X, reset=True)
         if X.shape[1] % self.num_channels:
             raise ValueError(f"{X.shape[1]} columns cannot be divided into {self.num_channels} channels of equal size.")
         return self
@@ -208,14 +210,8 @@ class AddChannel(TransformerMixin, BaseEstimator):
     def transform(self, X: Array) -> npt.NDArray[np.float32]:
         """Return the values with a channel axis."""
         check_is_fitted(self)
-        X = self._checked(X, reset=False)
+        X = _checked(self, X, reset=False)
         X = without_overflow(X).astype(np.float32) if self.keeps_missing else as_finite_float32(X)
         if self.num_channels == 1:
             return X[..., np.newaxis]
         return np.moveaxis(X.reshape(len(X), self.num_channels, -1), 1, 2)
-
-    def _checked(self, X: Array, *, reset: bool) -> Array:
-        checked: Array = validate_data(
-            self, X, dtype=[np.float64, np.float32], ensure_all_finite=False, allow_nd=True, reset=reset
-        )
-        return checked

@@ -55,7 +55,16 @@ def without_overflow(values: Array) -> Array:
         return np.where(np.abs(values) <= LARGEST_INPUT, values, values.dtype.type(np.nan))
 
 
-class OverflowToMissing(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class _OfColumns(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """What transformers of columns of float64 or float32 have in common."""
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+class OverflowToMissing(_OfColumns):
     """Mark infinite and absurdly large values as missing (NaN), for the imputer behind it.
 
     Example:
@@ -77,11 +86,10 @@ class OverflowToMissing(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.requires_fit = False
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
 
-class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class Winsorizer(_OfColumns):
     """Clip every column to limits learned from the training rows.
 
     The limits lie `reach` times the distance between two quantiles outside these quantiles: by default three
@@ -133,11 +141,6 @@ class Winsorizer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         clipped: Array = np.clip(X, self.lower_.astype(X.dtype), self.upper_.astype(X.dtype))
         return clipped
 
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
 
 class OutlierFlag(Winsorizer):
     """1 where a value lies outside the limits of a `Winsorizer`, 0 elsewhere.
@@ -153,7 +156,7 @@ class OutlierFlag(Winsorizer):
         return np.asarray(np.asarray(X) != clipped, clipped.dtype)
 
 
-class SignedLog(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+class SignedLog(_OfColumns):
     """Compress long tails on both sides: `sign(x) * log(1 + |x| / size)`.
 
     The size of each column is its median absolute value other than 0 in training, so the unit does not matter.
@@ -183,11 +186,6 @@ class SignedLog(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             magnitude = np.logaddexp(X.dtype.type(0), np.log(np.abs(X)) - np.log(size))
         compressed: Array = np.sign(X) * magnitude
         return compressed
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
 
 
 class RankToNormal(QuantileTransformer):
