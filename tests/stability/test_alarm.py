@@ -10,8 +10,8 @@ from tests.stability.traces import CHANCE, NOISE_SHAPES, decay, noisy, spiked
 from tuner.stability.alarm import FOLLOWING_STEPS, end_level, find_alarm, is_at_chance, is_better, stands_out
 from tuner.store import read_trace
 
-HERE = Path(__file__).parent
-HEALTHY = sorted([*HERE.glob("recorded/healthy_*.npz"), *HERE.parent.glob("golden/digits_[!d]*.npz")])
+TESTS = Path(__file__).parents[1]
+HEALTHY = sorted([*TESTS.glob("stability/recorded/healthy_*.npz"), *TESTS.glob("golden/digits_[!d]*.npz")])
 SPIKE_AT = 500
 
 
@@ -93,7 +93,7 @@ def test_back_at_chance_all_is_lost(level, is_found):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_trainings_with_class_weights_raise_no_alarm(seed):
     """Weighted losses of the default configuration on SECOM, 14 : 1, three or four epochs of 35 steps."""
-    with np.load(HERE / "recorded/weighted_secom.npz") as file:
+    with np.load(TESTS / "golden/weighted_secom.npz") as file:
         losses = file[f"seed_{seed}"]
     found = [alarm(losses[:end], chance_loss=math.log(2), steps=35, is_weighted=True) for end in range(1, len(losses))]
     assert found == [None] * (len(losses) - 1)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.stability.zoo_traces import build, faults, healthy
-from tuner.data import pipelines
+from tuner.data import choices
 from tuner.records import DataSpec, Finding, Remedy, Trace
 from tuner.stability.causes import CAUSES, FACT_WORDS
 from tuner.stability.detectors import ALARM_SEVERITY, detect
@@ -397,7 +397,7 @@ KINDS = {
 def test_remedies_set_what_the_preprocessing_offers() -> None:
     offered: dict[str, set[str]] = {}
     for spec in KINDS.values():
-        for choice in pipelines.choices(spec, has_missing=True, imbalance=10.0):
+        for choice in choices.offered(spec, has_missing=True, imbalance=10.0):
             offered.setdefault(choice.name, set()).update(choice.values)
     changes = [(remedy.parameter, parse_change(remedy.change)) for cause in CAUSES for remedy in cause.remedies]
     told = {(name, change.value) for name, change in changes if change and change.kind == "set" and name in offered}

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import math
-import warnings
 from collections.abc import Collection
 from dataclasses import replace
 from typing import Any
@@ -25,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.records import Finding, FloatArray, Remedy, Trace
-from tuner.stability.alarm import MAX_RELATIVE_LOSS, ROLLBACK, Alarm, find_alarm
+from tuner.stability.alarm import MAX_RELATIVE_LOSS, ROLLBACK, Alarm, end_level, find_alarm, is_at_chance
 from tuner.stability.detectors import Verdict
 from tuner.training.gate import Checkpoint, UpdateGate, restore, snapshot
 from tuner.training.hooks import harmless
@@ -53,6 +52,9 @@ RESTART_RATE_FACTOR = 3.0
 # Rows of a bad batch that are named. Source: convention.
 MAX_TOLD_ROWS = 64
 
+# After a rollback the loss stands at chance level: no rise of its own.
+STILL_LOST = Alarm(0, 1.0)
+
 logger = logging.getLogger(__name__)
 
 
@@ -76,6 +78,8 @@ class SpikeGuard(keras.callbacks.Callback):
         >>> guard = SpikeGuard()
         >>> model.fit(x, y, callbacks=[guard])  # doctest: +SKIP
     """
+
+    TASK = "guard"
 
     def __init__(self, monitor: StabilityMonitor | None = None, *, chance_loss: float | None = None) -> None:
         super().__init__()
@@ -184,15 +188,6 @@ class SpikeGuard(keras.callbacks.Callback):
             self._own.detach()
         self.detach()
 
-    def step_aside(self, error: Exception) -> None:
-        """Stop guarding, say so once, and let the training go on."""
-        self.is_aside = True
-        warnings.warn(
-            f"SpikeGuard cannot guard this training and steps aside ({type(error).__name__}: {error}). "
-            "The training goes on without it.",
-            stacklevel=2,
-        )
-
     def detach(self) -> None:
         """Leave the model as it was before the training; done by itself at the end of one."""
         if self._gate is not None:
@@ -258,10 +253,21 @@ class SpikeGuard(keras.callbacks.Callback):
         )
         if alarm is None and self._replay is not None and not self._is_gap_explained:
             alarm = _first_gap(judged)
+        if alarm is None and self._is_still_lost(judged, losses):
+            alarm = STILL_LOST
         if alarm is not None:
             self._act(losses, alarm)
         elif self._replay is None or len(losses) - self._checkpoints[-1][0] >= MIN_PROBE_STEPS:
             self._keep(len(losses))
+
+    def _is_still_lost(self, judged: FloatArray, losses: FloatArray) -> bool:
+        """Whether after a rollback without probes nothing is learned: the cut was too small."""
+        finite = losses[np.isfinite(losses)]
+        if self._replay is not None or self._num_actions == 0 or self._monitor.is_weighted or not finite.size:
+            return False
+        # Where L0 is a guess, the loss of the initial weights is the surer one.
+        chance_loss = self._given_chance_loss or float(finite[0])
+        return is_at_chance(end_level(judged, chance_loss=chance_loss, steps_per_epoch=self._steps_per_epoch))
 
     def _act(self, losses: FloatArray, alarm: Alarm) -> None:
         start, now = self._since + alarm.start, len(losses)
@@ -270,7 +276,7 @@ class SpikeGuard(keras.callbacks.Callback):
         if self._replay is not None and now - at < MIN_PROBE_STEPS:
             return
         if self._num_actions == MAX_ACTIONS:
-            self._give_up(checkpoint, start=start, alarm=alarm, why=f"it came back after {MAX_ACTIONS} corrections")
+            self._give_up(checkpoint, start=start, alarm=alarm, why=f"that is after {MAX_ACTIONS} corrections")
         elif self._replay is None:
             scale = self._scale * CUT_FACTOR
             self.findings += (self._finding("unknown", start=start, at=at, alarm=alarm, scale=scale),)
@@ -332,7 +338,7 @@ class SpikeGuard(keras.callbacks.Callback):
 
     def _give_up(self, checkpoint: Checkpoint, *, start: int, alarm: Alarm, why: str) -> None:
         self._set(checkpoint, scale=self._scale)
-        self.failure = f"The loss spiked at {self._place(start)}, and {why}."
+        self.failure = f"{_symptom(alarm, self._place(start))}, and {why}."
         last = self.findings[-1].code if self.findings else ""
         told = {
             "guard_data": " The corrections before found bad batches: look at the data.",
@@ -388,7 +394,6 @@ class SpikeGuard(keras.callbacks.Callback):
                 "is_cured_by_skipping": float(cure.is_cured_by_skip),
                 "num_replays": float(cure.num_replays),
             }
-        jump = f"to {alarm.factor:.1f} times what it was" if alarm.is_finite else "beyond all numbers"
         code, told, remedies = _told(cause, scale=scale, cure=cure)
         return Finding(
             code=code,
@@ -396,7 +401,7 @@ class SpikeGuard(keras.callbacks.Callback):
             severity=0.6,
             confidence=0.9 if cure is not None and cause != "unknown" else 0.5,
             evidence=evidence,
-            cause=f"The loss went {jump} at {self._place(start)}. {told}",
+            cause=f"{_symptom(alarm, self._place(start))}. {told}",
             examples=tuple(f"row {row}" for row in rows[:MAX_TOLD_ROWS]),
             remedies=remedies,
         )
@@ -484,6 +489,13 @@ def _told(cause: Cause, *, scale: float, cure: Cure | None) -> tuple[str, str, t
         f"The weights went back to the checkpoint before, and the rate to {scale:.3g} times what it was.",
         (lower,),
     )
+
+
+def _symptom(alarm: Alarm, place: str) -> str:
+    if alarm == STILL_LOST:
+        return f"The loss stayed at chance level from {place} on"
+    jump = f"to {alarm.factor:.1f} times what it was" if alarm.is_finite else "beyond all numbers"
+    return f"The loss went {jump} at {place}"
 
 
 def _factor(alarm: Alarm) -> dict[str, float]:
