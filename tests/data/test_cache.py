@@ -13,9 +13,9 @@ import types
 import numpy as np
 import pytest
 
-from tuner.data import cache, pipelines
+from tuner.data import cache, choices, pipelines
 from tuner.data.dataset import Dataset
-from tuner.data.pipelines import choices, output_shape
+from tuner.data.pipelines import output_shape
 from tuner.data.split import make_split
 from tuner.data.transformers import AddChannel, channels
 from tuner.errors import ConfigError, EnvironmentFault, RunError
@@ -114,11 +114,11 @@ def test_only_the_training_part_is_learned_from(spec, tmp_path):
 
 
 def proposals(data, split):
-    return pipelines.proposals(data.spec, data.x, rows=split.train, findings=())
+    return choices.proposals(data.spec, data.x, rows=split.train, findings=())
 
 
 def all_choices(spec):
-    return choices(spec, has_missing=True, imbalance=1.0)
+    return choices.offered(spec, has_missing=True, imbalance=1.0)
 
 
 def state(estimator):

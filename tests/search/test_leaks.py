@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tuner.config import SearchConfig
-from tuner.data import cache, pipelines
+from tuner.data import balance, cache, choices
 from tuner.data.dataset import Dataset
 from tuner.data.split import Split
 from tuner.records import DataSpec
@@ -64,9 +64,9 @@ def clean_and_poisoned(spec, x, poison):
 
 def all_choices(spec):
     """The defaults, and every other value of each choice."""
-    choices = pipelines.choices(spec, has_missing=True, imbalance=20.0)
+    offered = choices.offered(spec, has_missing=True, imbalance=20.0)
     yield {}
-    for choice in choices:
+    for choice in offered:
         yield from ({choice.name: value} for value in choice.values if value != choice.default)
 
 
@@ -104,7 +104,7 @@ def test_chance_levels_class_weights_and_metric():
         # All labels outside the training part are of one class: over all parts they are 7:3.
         record = setup.describe_dataset(SearchConfig(), dataset, PARTS, findings=())
         records.append((record.chance_loss, record.chance_error, record.metric, record.proposed))
-        weights.append(pipelines.class_weights(dataset.y[PARTS.train]))
+        weights.append(balance.class_weights(dataset.y[PARTS.train]))
     assert records[0] == records[1]
     assert weights[0] == weights[1] == {0: 1.0, 1: 1.0}
 
@@ -122,7 +122,7 @@ def test_the_metric_follows_the_training_part_alone(num_small, metric):
 def test_texts_that_the_defaults_are_proposed_by():
     spec, *values = text()
     proposed = [
-        pipelines.proposals(spec, dataset.x, rows=PARTS.train, findings=())
+        choices.proposals(spec, dataset.x, rows=PARTS.train, findings=())
         for dataset in clean_and_poisoned(spec, *values)
     ]
     assert proposed[0] == proposed[1]

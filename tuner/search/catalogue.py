@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tuner.data import pipelines
+from tuner.data import choices
 from tuner.records import DataSpec
 from tuner.search import spaces
 from tuner.search.spaces import SpaceRow
@@ -38,6 +38,6 @@ def describe_spaces(name: str | None) -> dict[str, list[SpaceRow]]:
     for space in [name] if name else spaces.names():
         spec = _EXAMPLES.get(space, _EXAMPLES["image"])
         hypermodel = spaces.load(space, spec, num_train=_NUM_TRAIN, epochs=_EPOCHS, base_dir=Path.cwd())
-        choices = pipelines.choices(spec, has_missing=True, imbalance=_IMBALANCE)
-        described[space] = spaces.describe(spaces.discover(hypermodel, choices))
+        offered = choices.offered(spec, has_missing=True, imbalance=_IMBALANCE)
+        described[space] = spaces.describe(spaces.discover(hypermodel, offered))
     return described

@@ -11,9 +11,9 @@ import keras_tuner
 import numpy as np
 
 from tuner.config import SearchConfig
-from tuner.data import cache, pipelines
+from tuner.data import balance, cache, choices, pipelines
 from tuner.data.cache import Prepared
-from tuner.data.pipelines import Choice
+from tuner.data.choices import Choice
 from tuner.records import DatasetRecord, DataSpec, HyperparameterValue
 from tuner.search import spaces
 from tuner.stability.judgement import Judgement
@@ -74,10 +74,10 @@ def _stored_space(folder: RunFolder, config: SearchConfig) -> str | None:
 
 def _offered_choices(hypermodel: keras_tuner.HyperModel, dataset: DatasetRecord) -> Sequence[Choice]:
     """All choices of the preprocessing, or for a space of fixed shape those that leave the shape alone."""
-    choices = preprocessing_choices(dataset)
+    offered = preprocessing_choices(dataset)
     if spaces.follows_shape(hypermodel):
-        return choices
-    return [_of_one_shape(dataset.spec, choice) for choice in choices]
+        return offered
+    return [_of_one_shape(dataset.spec, choice) for choice in offered]
 
 
 def _of_one_shape(spec: DataSpec, choice: Choice) -> Choice:
@@ -95,7 +95,7 @@ def preprocessing_choices(dataset: DatasetRecord) -> Sequence[Choice]:
     """The hyperparameters of the preprocessing that make sense for a dataset."""
     counts = [count for count in dataset.class_counts if count]
     imbalance = max(counts) / min(counts) if counts else 1.0
-    return pipelines.choices(
+    return choices.offered(
         dataset.spec,
         has_missing=dataset.num_features_missing > 0,
         imbalance=imbalance,
@@ -138,13 +138,13 @@ def training_data(
 ) -> TrainingData:
     """The arrays, and the weights of the classes, for one configuration; arguments as for `prepared_data`."""
     prepared = prepared_data(folder, dataset, hyperparameters, split_seed=split_seed)
-    balance = hyperparameters.get("balance")
+    chosen = hyperparameters.get("balance")
     y = np.asarray(prepared.train.y)
-    rows = pipelines.oversampled_rows(y, seed=folder.load_config().seed) if balance == "oversample" else slice(None)
+    rows = balance.oversampled_rows(y, seed=folder.load_config().seed) if chosen == "oversample" else slice(None)
     return TrainingData(
         x=prepared.train.x[rows],
         y=y[rows],
         x_validation=prepared.validation.x,
         y_validation=prepared.validation.y,
-        class_weight=pipelines.class_weights(y) if balance == "class_weights" else None,
+        class_weight=balance.class_weights(y) if chosen == "class_weights" else None,
     )

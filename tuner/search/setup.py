@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.config import RESUMABLE_KEYS, SearchConfig
-from tuner.data import audit, cache, pipelines, sources, split, tables
+from tuner.data import audit, cache, choices, sources, split, tables
 from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
@@ -87,7 +87,7 @@ def describe_dataset(
         chance_loss=chance_loss,
         chance_error=chance_error,
         metric=metric,
-        proposed=pipelines.proposals(spec, dataset.x, rows=parts.train, findings=findings),
+        proposed=choices.proposals(spec, dataset.x, rows=parts.train, findings=findings),
         notes=(*dataset.notes, *parts.notes),
         findings=findings,
     )

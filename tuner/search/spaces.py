@@ -45,7 +45,7 @@ _EXPECTED = "a keras_tuner.HyperModel (class or instance) or a function build(hp
 
 
 class PreprocessingChoice(Protocol):
-    """One option of the preprocessing, as `tuner.data.pipelines.Choice` has it."""
+    """One option of the preprocessing, as `tuner.data.choices.Choice` has it."""
 
     @property
     def name(self) -> str:

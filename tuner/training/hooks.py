@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,7 @@ def harmless(hook: Callable[..., Any]) -> Callable[..., Any]:
     """A method whose exceptions make its object step aside for good; from then on it does nothing and returns None.
 
     Args:
-        hook: Method of a class with `is_aside` and `step_aside(error)`.
+        hook: Method of a class with `is_aside` and `TASK`, what it does to a training.
     """
 
     @functools.wraps(hook)
@@ -23,7 +24,13 @@ def harmless(hook: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return hook(self, *args, **kwargs)
         except Exception as error:
-            self.step_aside(error)
+            if not self.is_aside:
+                self.is_aside = True
+                warnings.warn(
+                    f"{type(self).__name__} cannot {self.TASK} this training and steps aside "
+                    f"({type(error).__name__}: {error}). The training goes on without it.",
+                    stacklevel=2,
+                )
             return None
 
     return guarded

@@ -347,12 +347,11 @@ def _dropout_before(vertex: Vertex) -> Vertex | None:
 
 def constant_kernel(subject: Subject) -> Finding | None:
     """Layers whose weights are all the same: their units do the same for ever."""
-    weighted = [vertex for vertex in subject.vertices if _kernel(vertex) is not None]
+    kernels = [(vertex, kernel) for vertex in subject.vertices if (kernel := _kernel(vertex)) is not None]
     sums = {id(parent) for vertex in subject.vertices if vertex.kind == "Add" for parent in vertex.parents}
     # The last layer may start at zero: what feeds its units differs. So may a branch that is added to another.
-    for vertex in weighted[:-1]:
-        kernel = _kernel(vertex)
-        if kernel is not None and kernel.size > 1 and np.ptp(kernel) == 0 and id(vertex) not in sums:
+    for vertex, kernel in kernels[:-1]:
+        if kernel.size > 1 and np.ptp(kernel) == 0 and id(vertex) not in sums:
             return _finding(
                 "constant_initialiser",
                 f"All weights of layer {vertex.layer.name!r} are {kernel.flat[0]:g}: its units do the same for ever.",
@@ -406,12 +405,7 @@ def _recurrent_gain(vertex: Vertex) -> float:
 
 def deep_plain_stack(subject: Subject) -> Finding | None:
     """Many layers one after the other, without normalisation and without a way around them."""
-    depth: dict[int, int] = {}
-    for vertex in subject.vertices:
-        before = min((depth[id(parent)] for parent in vertex.parents), default=0)
-        is_anew = vertex.kind in NORMALISERS or len(vertex.parents) > 1
-        depth[id(vertex)] = 0 if is_anew else before + (_kernel(vertex) is not None)
-    longest = max(depth.values(), default=0)
+    longest = _longest_chain(subject.vertices, lambda vertex: _kernel(vertex) is not None)
     if longest < DEEP_PLAIN_LAYERS:
         return None
     share = min(1.0, (longest - DEEP_PLAIN_LAYERS) / (DEEP_PLAIN_SURE - DEEP_PLAIN_LAYERS))
@@ -430,12 +424,8 @@ def deep_plain_stack(subject: Subject) -> Finding | None:
 
 def saturating_activations(subject: Subject) -> Finding | None:
     """Hidden sigmoids one after the other: each passes a quarter of the gradient at most."""
-    number: dict[int, int] = {}
-    for vertex in subject.vertices[:-1]:
-        before = min((number[id(parent)] for parent in vertex.parents), default=0)
-        is_anew = vertex.kind in NORMALISERS or len(vertex.parents) > 1
-        number[id(vertex)] = 0 if is_anew else before + (_activation(vertex.layer) in ("sigmoid", "hard_sigmoid"))
-    longest = max(number.values(), default=0)
+    hidden = subject.vertices[:-1]
+    longest = _longest_chain(hidden, lambda vertex: _activation(vertex.layer) in ("sigmoid", "hard_sigmoid"))
     if longest < SATURATING_LAYERS:
         return None
     return _finding(
@@ -446,6 +436,16 @@ def saturating_activations(subject: Subject) -> Finding | None:
         evidence={"num_layers": longest},
         remedies=(Remedy("model", "use ReLU with He initialisation", "It passes the gradient whole."),),
     )
+
+
+def _longest_chain(vertices: tuple[Vertex, ...], is_link: Callable[[Vertex], bool]) -> int:
+    """Most links one after the other, without a normalisation between them and without a way around."""
+    length: dict[int, int] = {}
+    for vertex in vertices:
+        before = min((length[id(parent)] for parent in vertex.parents), default=0)
+        is_anew = vertex.kind in NORMALISERS or len(vertex.parents) > 1
+        length[id(vertex)] = 0 if is_anew else before + is_link(vertex)
+    return max(length.values(), default=0)
 
 
 def receptive_field(subject: Subject) -> Finding | None:

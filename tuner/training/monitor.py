@@ -71,6 +71,8 @@ class StabilityMonitor(keras.callbacks.Callback):
         is_aside: Whether it met something that it cannot record, and let the training go on alone.
     """
 
+    TASK = "record"
+
     def __init__(
         self,
         chance_loss: float | None = None,
@@ -158,16 +160,6 @@ class StabilityMonitor(keras.callbacks.Callback):
             self._epochs.setdefault(name, []).append(value)
         if self._has_probes:
             self._channels.append(self._probe(steps))
-
-    def step_aside(self, error: Exception) -> None:
-        """Stop recording, say so once, and let the training go on."""
-        if not self.is_aside:
-            self.is_aside = True
-            warnings.warn(
-                f"StabilityMonitor cannot record this training and steps aside ({type(error).__name__}: {error}). "
-                "The training goes on without it.",
-                stacklevel=2,
-            )
 
     def detach(self) -> None:
         """Leave the model as it was before the training."""

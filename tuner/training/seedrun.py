@@ -187,28 +187,22 @@ def train(
     )
     guard = SpikeGuard(monitor, chance_loss=_minimised_chance(data, judgement)) if is_guarded else None
     hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
-    model, exception = None, ""
-    model_findings: tuple[Finding, ...] = ()
-    keras.utils.set_random_seed(seed)
-    try:
-        model = build_model(hypermodel, hp)
-        # Before the training: it looks at the initial weights.
-        model_findings = check_model(model, num_classes=judgement.num_classes, num_train=len(data.x))
-        reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
-        callbacks = [monitor, *([guard] if guard else []), hook, *fit_kwargs.pop("callbacks", ())]
-        fit_model(
-            hypermodel, hp, model, data=data, judgement=judgement, epochs=epochs, callbacks=callbacks, **fit_kwargs
-        )
-        restore_order(model)
-        monitor.detach()
-    except _CallerFailedError as failed:
-        raise failed.error from None
-    except Exception as error:
-        logger.exception("trial %d, seed %d ended with an exception", trial, seed)
-        exception = f"{type(error).__name__}: {error}"
+    fit_kwargs |= {"epochs": epochs, "callbacks": [hook, *fit_kwargs.pop("callbacks", ())]}
+    fitted = _fit(
+        hypermodel,
+        hp,
+        data=data,
+        judgement=judgement,
+        seed=seed,
+        trial=trial,
+        monitor=monitor,
+        guard=guard,
+        **fit_kwargs,
+    )
+    model, exception = fitted.model, fitted.exception
     trace = kept = replace((guard or monitor).trace, planned_epochs=epochs)
     ended_by = hook.verdict.code if hook.verdict else ""
-    if model is not None and ended_by == "over_fitting" and not exception:
+    if ended_by == "over_fitting" and not exception:
         kept = first_epochs(trace, hook.best_epoch + 1)
         model.set_weights(hook.best_weights)
     done = len(trace.step_loss) / max(1, epochs * trace.steps_per_epoch)
@@ -220,7 +214,7 @@ def train(
         hyperparameters=hp.values,
         data_findings=data_findings,
         # Without a symptom there is nothing to explain.
-        model_findings=model_findings if findings else (),
+        model_findings=fitted.model_findings if findings else (),
     )
     run = SeedRun(
         trial=trial,
@@ -242,6 +236,49 @@ def train(
         causes=causes,
     )
     return Training(run, trace, None if judged.outcome.is_failed else model)
+
+
+@dataclass(frozen=True)
+class _Fitted:
+    """What came of one `fit`: the model, if it was built, what its check found, and the exception that ended it."""
+
+    model: Any
+    model_findings: tuple[Finding, ...]
+    exception: str = ""
+
+
+def _fit(
+    hypermodel: keras_tuner.HyperModel,
+    hp: keras_tuner.HyperParameters,
+    *,
+    data: TrainingData,
+    judgement: Judgement,
+    seed: int,
+    trial: int,
+    monitor: StabilityMonitor,
+    guard: SpikeGuard | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    **fit_kwargs: Any,
+) -> _Fitted:
+    """Build and fit under the eyes of monitor and guard; the exception of a model is a result."""
+    model: Any = None
+    model_findings: tuple[Finding, ...] = ()
+    keras.utils.set_random_seed(seed)
+    try:
+        model = build_model(hypermodel, hp)
+        # Before the training: it looks at the initial weights.
+        model_findings = check_model(model, num_classes=judgement.num_classes, num_train=len(data.x))
+        reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
+        callbacks = [monitor, *([guard] if guard else []), *callbacks]
+        fit_model(hypermodel, hp, model, data=data, judgement=judgement, callbacks=callbacks, **fit_kwargs)
+        restore_order(model)
+        monitor.detach()
+    except _CallerFailedError as failed:
+        raise failed.error from None
+    except Exception as error:
+        logger.exception("trial %d, seed %d ended with an exception", trial, seed)
+        return _Fitted(model, model_findings, f"{type(error).__name__}: {error}")
+    return _Fitted(model, model_findings)
 
 
 def release_memory() -> None:
