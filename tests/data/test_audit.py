@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tuner.data import audit as audit_module
 from tuner.data.audit import SEVERE, audit
+from tuner.data.audit import sample as sample_module
 from tuner.data.dataset import Dataset
 from tuner.data.sources import load
 from tuner.data.split import Split, make_split
@@ -207,7 +207,7 @@ def test_blank_images():
 
 
 def test_large_data_are_sampled_and_the_evidence_says_so(monkeypatch):
-    monkeypatch.setattr(audit_module, "MAX_ROWS", 100)
+    monkeypatch.setattr(sample_module, "MAX_ROWS", 100)
     x = clean()
     x[:, 0] = np.nan
     assert found(*table(x))["missing_values"].evidence["num_rows_examined"] == 100

@@ -1,0 +1,61 @@
+"""Which checks there are, and for which kind of data and task each of them runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import get_args
+
+from tuner.data.audit import classes, copies, images, values
+from tuner.data.audit.sample import Sample
+from tuner.records import DataSpec, Finding, Kind, Task
+
+__all__ = ["CHECKS", "Check", "checks_of"]
+
+_ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
+_ALL_TASKS: tuple[Task, ...] = get_args(Task)
+_CLASSES: tuple[Task, ...] = ("classification",)
+# Kinds whose single values are measurements.
+_MEASURED: tuple[Kind, ...] = ("image", "series")
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check of the audit.
+
+    Attributes:
+        run: The check; it gives a finding if a threshold is passed, and is named like the finding's code.
+        kinds: Kinds of data that it understands.
+        tasks: Tasks that it makes sense for.
+    """
+
+    run: Callable[[Sample], Finding | None]
+    kinds: tuple[Kind, ...] = _ALL_KINDS
+    tasks: tuple[Task, ...] = _ALL_TASKS
+
+    @property
+    def code(self) -> str:
+        """Of its finding."""
+        return self.run.__name__
+
+
+CHECKS = (
+    Check(copies.duplicates),
+    Check(copies.leaking_copies),
+    Check(values.missing_values, kinds=_MEASURED),
+    Check(values.infinite_values, kinds=_MEASURED),
+    Check(copies.conflicting_labels, tasks=_CLASSES),
+    Check(classes.class_imbalance, tasks=_CLASSES),
+    Check(classes.few_samples, tasks=_CLASSES),
+    Check(images.blank_images, kinds=("image",)),
+    Check(values.sentinel_values, kinds=("series",)),
+    Check(values.constant_columns, kinds=("series",)),
+    Check(values.outliers, kinds=("series",)),
+    Check(values.skew, kinds=("series",)),
+    Check(values.scale_spread, kinds=("series",)),
+)
+
+
+def checks_of(spec: DataSpec) -> tuple[Check, ...]:
+    """The checks that run for such data; findings of the same severity are told in this order."""
+    return tuple(check for check in CHECKS if spec.kind in check.kinds and spec.task in check.tasks)
