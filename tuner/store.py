@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import secrets
@@ -156,6 +157,12 @@ def _encodable(value: Any) -> Any:
     return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
+@functools.cache
+def _adapter(record_type: Any) -> pydantic.TypeAdapter[Any]:
+    """Made once for each type: making one takes far longer than reading a record, and a display reads every second."""
+    return pydantic.TypeAdapter(record_type)
+
+
 def read_json(path: Path, record_type: type[Record]) -> Record:
     """Read a record that `write_json` wrote.
 
@@ -163,7 +170,8 @@ def read_json(path: Path, record_type: type[Record]) -> Record:
         RunError: The file is missing, truncated or does not hold such a record.
     """
     try:
-        return pydantic.TypeAdapter(record_type).validate_json(path.read_bytes())
+        record: Record = _adapter(record_type).validate_json(path.read_bytes())
+        return record
     except FileNotFoundError as error:
         raise RunError(
             f"{str(path)!r} is missing. Run the same search again to go on, or start a new --run."
