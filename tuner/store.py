@@ -31,7 +31,7 @@ import secrets
 import shutil
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
@@ -157,10 +157,8 @@ def _encodable(value: Any) -> Any:
     return [_encodable(item) for item in value] if isinstance(value, list) else value
 
 
-@functools.cache
-def _adapter(record_type: Any) -> pydantic.TypeAdapter[Any]:
-    """Made once for each type: making one takes far longer than reading a record, and a display reads every second."""
-    return pydantic.TypeAdapter(record_type)
+# Made once for each type: making one takes far longer than reading a record, and a display reads every second.
+_adapter: Callable[[Any], pydantic.TypeAdapter[Any]] = functools.cache(pydantic.TypeAdapter)
 
 
 def read_json(path: Path, record_type: type[Record]) -> Record:
