@@ -62,6 +62,16 @@ def test_a_worker_that_is_done_ends_the_search(folder: RunFolder, set_worker: Se
     assert ticks
 
 
+def test_a_display_that_takes_long_is_shown_less_often(
+    folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    set_worker("sleep 0.5")
+    monkeypatch.setattr(supervisor, "TICK_FRAC", 0.0001)
+    ticks: list[int] = []
+    run(folder, lambda: ticks.append(sum(range(200_000))))
+    assert len(ticks) == 2  # At the start, and when the worker has ended.
+
+
 def test_the_worker_is_told_folder_and_deadline(folder: RunFolder, set_worker: SetWorker) -> None:
     set_worker('for word in "$@"; do echo "$word"; done')
     run(folder, deadline=1234567890.25)

@@ -24,8 +24,10 @@ __all__ = ["run_worker", "supervise", "worker_log"]
 
 # How often the supervisor looks at its worker.
 POLL_S = 0.2
-# How often it reads the study for the display.
+# How often it reads the study for the display, and the share of a processor that this may take: with many trials it
+# takes long, and the processor is the training's. Source: convention.
 TICK_S = 1.0
+TICK_FRAC = 0.05
 # How long a worker may take to end when it is told to, before it is killed.
 STOP_GRACE_S = 5.0
 # Workers that die one after the other without finishing a trial, before the search gives up.
@@ -135,13 +137,14 @@ def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None
 
 
 def _watch(process: subprocess.Popen[bytes], on_tick: Callable[[], None]) -> int:
-    last_tick = 0.0
+    next_tick = 0.0
     while True:
         with contextlib.suppress(subprocess.TimeoutExpired):
             return process.wait(POLL_S)
-        if time.monotonic() - last_tick >= TICK_S:
+        if time.monotonic() >= next_tick:
+            started = time.process_time()
             on_tick()
-            last_tick = time.monotonic()
+            next_tick = time.monotonic() + max(TICK_S, (time.process_time() - started) / TICK_FRAC)
 
 
 @contextlib.contextmanager
