@@ -206,3 +206,13 @@ def test_an_over_fitted_run_is_worth_what_its_kept_epochs_are():
     # What was unstable before the best epoch is not diluted by what is thrown away.
     shaky = trace(spiked(decay(), 200), validation=validation, metrics=ACCURACY)
     assert judgement().judge(first_epochs(shaky, 6)).score.drawdown > judgement().judge(shaky).score.drawdown
+
+
+def test_the_chance_of_what_is_minimised_counts_rows_as_the_training_does() -> None:
+    y = np.array([0] * 15 + [1])
+    judgement = Judgement("balanced_accuracy", 0.25, 0.5, num_validation=10, num_classes=2)
+    assert judgement.minimised_chance(y, None) == pytest.approx(chance_cross_entropy(y))
+    assert judgement.minimised_chance(y, {0: 16 / 30, 1: 8.0}) == pytest.approx(np.log(2))
+    assert judgement.minimised_chance(np.eye(2), None) == 0.25
+    regression = Judgement("loss", 3.0, 3.0, num_validation=10, num_classes=0)
+    assert regression.minimised_chance(np.array([1.5, 2.5]), None) == 3.0

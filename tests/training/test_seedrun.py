@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from tuner.data.balance import class_weights, oversampled_rows
 from tuner.records import Finding, Outcome
-from tuner.stability.judgement import Judgement
+from tuner.stability.judgement import Judgement, chance_cross_entropy
 from tuner.training.seedrun import StopTraining, TrainingData, train
 
 JUDGEMENT = Judgement(metric="accuracy", chance_loss=2.3, chance_error=0.9, num_validation=100, num_classes=10)
@@ -239,3 +240,28 @@ def test_what_was_found_and_why_is_recorded(data):
     assert not any("model:large_initial_weights" in cause.evidence for cause in run.causes), "large at the end only"
     healthy = train(Space(rate=0.5), hp, **options).run
     assert healthy.causes == ()
+
+
+@pytest.mark.parametrize("balance", ["class_weights", "oversample"])
+def test_classes_that_count_alike_are_held_against_a_chance_of_like_classes(balance):
+    """Two classes, 15 to 1, that cannot be told apart well: the plain loss stays above the entropy of the labels."""
+
+    class TwoClasses(Space):
+        def build(self, hp):
+            layer = keras.layers.Dense(2, activation="softmax", kernel_initializer="zeros")
+            model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), layer])
+            model.compile(keras.optimizers.SGD(self.rate), self.loss)
+            return model
+
+    rng = np.random.default_rng(0)
+    y = (np.arange(800) % 16 == 0).astype(np.int64)
+    x = (rng.normal(0, 1, (800, 8, 8, 1)) + 0.2 * y[:, None, None, None]).astype("float32")
+    rows = oversampled_rows(y, seed=0) if balance == "oversample" else np.arange(800)
+    weights = class_weights(y) if balance == "class_weights" else None
+    unequal = TrainingData(x[rows], y[rows], x[:160], y[:160], class_weight=weights)
+    entropy = chance_cross_entropy(y)
+    judgement = Judgement("balanced_accuracy", entropy, 0.5, num_validation=160, num_classes=2)
+    result = trained(TwoClasses(), unequal, judgement=judgement, epochs=6)
+    assert result.trace.train_loss.min() > entropy
+    assert result.trace.chance_loss == pytest.approx(np.log(2), abs=1e-3)
+    assert result.run.outcome is Outcome.COMPLETED

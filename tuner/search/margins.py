@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -55,7 +56,7 @@ def measure_margin(
         The margin; None if the configuration cannot be swept, which is noted beside the trial.
     """
     try:
-        sweep = Sweep(hypermodel, hp, data=data, judgement=judgement, seed=seed, **fit_kwargs)
+        sweep = Sweep(hypermodel, hp, data=data, judgement=_fed(judgement, data), seed=seed, **fit_kwargs)
         peak_rate, key = sweep.peak_rate(epochs), sweep.key()
         done = folder.sweep_file(key).is_file()
         rates = None if done else sweep.run()
@@ -116,6 +117,11 @@ def random_values(space: Any, *, seed: int) -> dict[str, HyperparameterValue]:
     return dict(drawn.values)
 
 
+def _fed(judgement: Judgement, data: TrainingData) -> Judgement:
+    """With the chance loss of what is minimised: classes may count alike that are not."""
+    return dataclasses.replace(judgement, chance_loss=judgement.minimised_chance(data.y, data.class_weight))
+
+
 def _sweeps(folder: RunFolder, hypermodel: keras_tuner.HyperModel, space: Any) -> tuple[RateSweep, ...]:
     """Of the default configuration and a few random ones; those that cannot be swept are left out."""
     config, dataset, judgement = folder.load_config(), folder.load_dataset(), judgement_of(folder)
@@ -124,7 +130,8 @@ def _sweeps(folder: RunFolder, hypermodel: keras_tuner.HyperModel, space: Any) -
     for values in [dict(space.values), *drawn]:
         data = training_data(folder, dataset, values)
         try:
-            sweep = Sweep(hypermodel, hyperparameters_of(values), data=data, judgement=judgement, seed=config.seed)
+            held = _fed(judgement, data)
+            sweep = Sweep(hypermodel, hyperparameters_of(values), data=data, judgement=held, seed=config.seed)
             file = folder.sweep_file(sweep.key())
             sweeps.append(read_json(file, RateSweep) if file.is_file() else sweep.run())
         except Exception as error:  # the user's model may raise anything

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tuner.records import Finding, Outcome, SeedRun, Trace
 from tuner.stability.detectors import Verdict, detect, verdict
 from tuner.stability.diagnosis import diagnose
-from tuner.stability.judgement import Judgement, chance_cross_entropy, first_epochs
+from tuner.stability.judgement import Judgement, first_epochs
 from tuner.stability.score import first_failure
 from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
@@ -180,12 +180,9 @@ def train(
         exception in the user's model, are results.
     """
     started = time.perf_counter()
-    monitor = StabilityMonitor(
-        judgement.chance_loss,
-        metric=judgement.watched_metric,
-        num_classes=judgement.num_classes,
-    )
-    guard = SpikeGuard(monitor, chance_loss=_minimised_chance(data, judgement)) if is_guarded else None
+    chance_loss = judgement.minimised_chance(data.y, data.class_weight)
+    monitor = StabilityMonitor(chance_loss, metric=judgement.watched_metric, num_classes=judgement.num_classes)
+    guard = SpikeGuard(monitor, chance_loss=chance_loss) if is_guarded else None
     hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
     fit_kwargs |= {"epochs": epochs, "callbacks": [hook, *fit_kwargs.pop("callbacks", ())]}
     fitted = _fit(
@@ -344,13 +341,6 @@ def fit_model(
     if data.class_weight is not None:
         fit_kwargs["class_weight"] = data.class_weight
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
-
-
-def _minimised_chance(data: TrainingData, judgement: Judgement) -> float:
-    """L0 of what the training minimises: of the rows that it is fed, with the weights of their classes."""
-    if not judgement.num_classes or data.y.ndim > 1:
-        return judgement.chance_loss
-    return chance_cross_entropy(data.y, data.class_weight)
 
 
 def _message(found: Verdict | None, trace: Trace, kept: Trace) -> str:
