@@ -127,6 +127,39 @@ def test_unreadable_sounds_are_left_out_with_the_reason(folder):
     ]
 
 
+def test_what_decoding_loses_is_told(folder):
+    root = folder()
+    clipped = np.clip(4 * tone(), -1, 1)
+    soundfile.write(root / "no" / "no_ann_0.wav", clipped, RATE_HZ)
+    soundfile.write(root / "no" / "no_ann_1.flac", np.stack([tone(0.5, 16_000)] * 2, axis=1), 16_000, subtype="PCM_24")
+    (root / "no" / "no_ann_2.wav").write_bytes(b"")
+    found = load(str(root))
+    rows = [found.row_names.index(f"no/no_ann_{name}") for name in ("0.wav", "1.flac", "3.wav")]
+    facts = {name: values[rows].tolist() for name, values in found.facts.items()}
+    is_flat = np.abs(clipped) == 1
+    assert facts.pop("clipped_frac") == [pytest.approx(is_flat.mean(), abs=0.01), 0, 0]
+    assert facts == {
+        "seconds": [0.2, 0.5, 0.2],
+        "rate_hz": [8000, 16_000, 8000],
+        "num_channels": [1, 2, 1],
+        "encoding": ["PCM_16", "PCM_24", "PCM_16"],
+    }
+    assert {len(values) for values in found.facts.values()} == {len(found.x)} == {24}
+    assert found.unreadable == {"no/no_ann_2.wav": "the file is empty"}
+
+
+@pytest.mark.parametrize(
+    ("level", "length", "clipped"),
+    [(1.0, 3, 3), (1.0, 2, 0), (127 / 128, 5, 5), (0.98, 5, 0), (-1.0, 4, 4)],
+)
+def test_clipping_is_flat_at_full_scale_for_three_samples(folder, level, length, clipped):
+    root = folder()
+    wave = 0.3 * np.sin(np.arange(1000) / 9)
+    wave[100 : 100 + length] = level
+    soundfile.write(root / "no" / "no_ann_0.wav", wave, RATE_HZ)
+    assert load(str(root)).facts["clipped_frac"][0] == clipped / 1000
+
+
 @pytest.mark.parametrize("suffix", ["flac", "ogg"])
 def test_truncated_compressed_sounds_are_left_out(folder, suffix):
     root = folder(suffix=suffix)

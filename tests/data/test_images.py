@@ -94,6 +94,30 @@ def test_camera_rotation_is_applied(folder):
     np.testing.assert_array_equal(found.x[0], np.rot90(np.asarray(image), -1))
 
 
+def test_what_decoding_loses_is_told(folder):
+    root = folder((20, 10), suffix="jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    picture((300, 200)).save(root / "cat" / "0.jpg", exif=exif)
+    picture((20, 10), "L").save(root / "cat" / "1.png")
+    exif[0x0112] = 9
+    picture((20, 10)).save(root / "cat" / "2.jpg", exif=exif)
+    for name, content in (("1.jpg", b""), ("3.jpg", (root / "cat" / "3.jpg").read_bytes()[:300])):
+        (root / "cat" / name).write_bytes(content)
+    found = load(str(root))
+    rows = [found.row_names.index(f"cat/{name}") for name in ("0.jpg", "1.png", "2.jpg", "4.jpg")]
+    assert {name: values[rows].tolist() for name, values in found.facts.items()} == {
+        "width_px": [200, 20, 20, 20],
+        "height_px": [300, 10, 10, 10],
+        "mode": ["RGB", "L", "RGB", "RGB"],
+        "format": ["JPEG", "PNG", "JPEG", "JPEG"],
+        "orientation": [6, 1, 1, 1],
+    }
+    assert {len(values) for values in found.facts.values()} == {len(found.x)} == {19}
+    assert list(found.unreadable) == ["cat/1.jpg", "cat/3.jpg"]
+    assert found.unreadable["cat/1.jpg"] == "the file is empty"
+
+
 def test_big_jpeg_is_decoded_at_reduced_size(folder):
     root = folder((32, 32), suffix="jpg")
     ramp = np.linspace(0, 255, 2000).astype(np.uint8)

@@ -296,6 +296,7 @@ def test_unreadable_series_are_left_out_with_the_reason(tmp_path):
     assert "1 of 12 tables cannot be read and were left out:\n  walk_3.csv: 'walk_3.csv' is empty" in "\n".join(
         found.notes
     )
+    assert list(found.unreadable) == ["walk_3.csv"]
     written(root / "walk_4.csv", "#a", [(1,)])
     with pytest.raises(DataError, match=r"(?s)2 of 12 tables .* cannot be read.*walk_4.csv.* has no column b"):
         load(str(root))

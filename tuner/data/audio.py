@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,11 @@ MAX_RATE_HZ = 16_000
 # A file of fewer samples holds no sound that could be told from another. Source: convention (2 ms at 8 kHz).
 MIN_SAMPLES = 16
 
+# A recording is clipped where it stays at full scale, at the same value, for so many samples or more. Source:
+# Audacity's "Find Clipping" has 3; 8 bits reach 127 / 128 of full scale.
+FULL_SCALE = 0.99
+CLIPPED_RUN = 3
+
 # Sizes from here on stand in the header of files that were written as a stream, when the length was not known.
 _STREAMED_BYTES = 0x7FFF0000
 
@@ -50,6 +56,7 @@ class _Header:
     rate_hz: int
     num_frames: int
     num_channels: int
+    encoding: str
 
     @property
     def seconds(self) -> float:
@@ -69,11 +76,13 @@ def read(root: Path, options: ReadOptions) -> Dataset:
     found = folders.find(root, AUDIO_SUFFIXES, noun="sounds")
     readable = folders.Readable(root, found.files, noun="sounds")
     headers = readable.each(_header)
+    header_of = dict(zip(readable.files, headers, strict=True))
     rates_hz = [header.rate_hz for header in headers]
     rate_hz = options.sample_rate or min(MAX_RATE_HZ, _usual(rates_hz))
     lengths_s = {name: header.seconds for name, header in zip(readable.names, headers, strict=True)}
     length_s = padding.common_length(np.array(list(lengths_s.values())))
-    x = _decoded(readable, rate_hz, math.ceil(length_s * rate_hz))
+    clipped_frac: dict[Path, float] = {}
+    x = _decoded(readable, rate_hz, math.ceil(length_s * rate_hz), clipped_frac=clipped_frac)
     notes = (
         readable.note,
         _rate_note(rates_hz, rate_hz),
@@ -98,6 +107,9 @@ def read(root: Path, options: ReadOptions) -> Dataset:
         row_names=readable.names,
         groups=groups,
         notes=(*found.notes, *filter(None, notes), *group_notes),
+        facts=_facts([header_of[file] for file in readable.files])
+        | {"clipped_frac": np.array([clipped_frac[file] for file in readable.files])},
+        unreadable=readable.unreadable,
     )
 
 
@@ -123,7 +135,16 @@ def _header(file: Path) -> _Header | str:
     except (soundfile.SoundFileError, OSError) as error:
         return _reason(file, error)
     problem = _truncated(info.extra_info) or _too_short(info.frames)
-    return problem or _Header(info.samplerate, info.frames, info.channels)
+    return problem or _Header(info.samplerate, info.frames, info.channels, info.subtype)
+
+
+def _facts(headers: Sequence[_Header]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "seconds": np.array([header.seconds for header in headers]),
+        "rate_hz": np.array([header.rate_hz for header in headers], np.float64),
+        "num_channels": np.array([header.num_channels for header in headers], np.float64),
+        "encoding": np.array([header.encoding for header in headers]),
+    }
 
 
 def _too_short(num_frames: int) -> str:
@@ -155,8 +176,10 @@ def _usual(rates_hz: Sequence[int]) -> int:
     return max(counts, key=lambda rate_hz: (counts[rate_hz], rate_hz))
 
 
-def _decoded(readable: folders.Readable, rate_hz: int, num_samples: int) -> Wave:
-    """Sounds as one array (n, num_samples), NaN behind their end."""
+def _decoded(
+    readable: folders.Readable, rate_hz: int, num_samples: int, *, clipped_frac: dict[Path, float] | None = None
+) -> Wave:
+    """Sounds as one array (n, num_samples), NaN behind their end; the clipped share of each is noted if asked for."""
     import soundfile
 
     def mono(file: Path) -> Wave | str:
@@ -164,10 +187,25 @@ def _decoded(readable: folders.Readable, rate_hz: int, num_samples: int) -> Wave
             wave, found_hz = soundfile.read(str(file), dtype="float32", always_2d=True)
         except (soundfile.SoundFileError, OSError) as error:
             return _reason(file, error)
+        if clipped_frac is not None:
+            clipped_frac[file] = _clipped_frac(wave)
         problem = _too_short(len(wave)) or ("" if np.isfinite(wave).all() else "it holds values that are no numbers")
         return problem or _resampled(wave.mean(axis=1), found_hz, rate_hz)[:num_samples]
 
     return readable.into(np.full((len(readable.files), num_samples), np.nan, np.float32), mono)
+
+
+def _clipped_frac(wave: Wave) -> float:
+    """Share of the samples that lie in runs of at least `CLIPPED_RUN` equal ones at full scale; (frames, channels)."""
+    is_flat = (np.abs(wave[:-1]) >= FULL_SCALE) & (wave[:-1] == wave[1:])
+    num_starts = len(wave) - CLIPPED_RUN + 1
+    if num_starts < 1 or not np.any(is_flat):
+        return 0.0
+    starts = np.lib.stride_tricks.sliding_window_view(is_flat, CLIPPED_RUN - 1, axis=0).all(axis=-1)
+    is_clipped = np.zeros(wave.shape, bool)
+    for place in range(CLIPPED_RUN):
+        is_clipped[place : place + num_starts] |= starts
+    return float(is_clipped.mean())
 
 
 def _resampled(wave: Wave, found_hz: int, rate_hz: int) -> Wave:

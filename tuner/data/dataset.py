@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -31,6 +31,11 @@ class Dataset:
         order: Place in time of each sample, shape (n,), for data that is split in time; or None.
         span: Length of a sample in the unit of `order`; parts of a split in time lie at least that far apart.
         notes: Decisions taken on the way that the user should know.
+        facts: What was known of each sample's file and is lost in `x`, by name, each of shape (n,); NaN or an empty
+            text where it is not known. Images: `width_px` and `height_px` (upright), `mode` and `format` as Pillow
+            names them, `orientation` (EXIF). Sound: `seconds`, `rate_hz`, `num_channels`, `encoding` as libsndfile
+            names it, `clipped_frac` (share of the samples that are flat at full scale).
+        unreadable: Why each file that was left out could not be read, by name.
     """
 
     name: str
@@ -44,3 +49,5 @@ class Dataset:
     order: npt.NDArray[np.float64] | None = None
     span: float = 0.0
     notes: tuple[str, ...] = ()
+    facts: dict[str, npt.NDArray[Any]] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)

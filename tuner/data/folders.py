@@ -192,6 +192,11 @@ class Readable:
         return tuple(file.relative_to(self._root).as_posix() for file in self.files)
 
     @property
+    def unreadable(self) -> dict[str, str]:
+        """Why each of the other files could not be read, by its path below the root."""
+        return {file.relative_to(self._root).as_posix(): problem for file, problem in self.problems.items()}
+
+    @property
     def note(self) -> str:
         """What was left out, with the reasons; empty if nothing was."""
         return f"{self._summary} cannot be read and were left out:\n{self._listed}" if self.problems else ""
@@ -253,7 +258,7 @@ class Readable:
 
     @property
     def _listed(self) -> str:
-        lines = (f"{file.relative_to(self._root).as_posix()}: {problem}" for file, problem in self.problems.items())
+        lines = (f"{name}: {problem}" for name, problem in self.unreadable.items())
         return "  " + first_of(lines, most=MAX_NAMED, separator="\n  ")
 
 

@@ -39,6 +39,7 @@ USUAL_FRAC = 0.5
 # EXIF tag and those of its values that swap width and height. Source: EXIF 2.32, section 4.6.4.
 _ORIENTATION_TAG = 0x0112
 _SWAPPING_ORIENTATIONS = (5, 6, 7, 8)
+_UPRIGHT = 1
 
 _GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N", "F")
 
@@ -51,10 +52,16 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class _Header:
-    """What the first bytes of a file say."""
+    """What the first bytes of a file say; the size is that of the upright image."""
 
     size: Size
-    is_grey: bool
+    mode: str
+    format: str
+    orientation: int
+
+    @property
+    def is_grey(self) -> bool:
+        return self.mode in _GREY_MODES
 
 
 def read(root: Path, options: ReadOptions) -> Dataset:
@@ -70,6 +77,7 @@ def read(root: Path, options: ReadOptions) -> Dataset:
     found = folders.find(root, IMAGE_SUFFIXES, noun="images")
     readable = folders.Readable(root, found.files, noun="images")
     headers = readable.each(_header)
+    header_of = dict(zip(readable.files, headers, strict=True))
     sizes = [header.size for header in headers]
     size = _choose_size(sizes, options.image_size)
     mode = "L" if all(header.is_grey for header in headers) else "RGB"
@@ -93,6 +101,8 @@ def read(root: Path, options: ReadOptions) -> Dataset:
         row_names=readable.names,
         groups=groups,
         notes=(*found.notes, *filter(None, notes), *group_notes),
+        facts=_facts([header_of[file] for file in readable.files]),
+        unreadable=readable.unreadable,
     )
 
 
@@ -115,11 +125,23 @@ def _header(file: Path) -> _Header | str:
     try:
         with Image.open(file) as image:
             width, height = image.size
-            if image.getexif().get(_ORIENTATION_TAG) in _SWAPPING_ORIENTATIONS:
+            noted = image.getexif().get(_ORIENTATION_TAG)
+            orientation = noted if isinstance(noted, int) and 1 <= noted <= 8 else _UPRIGHT
+            if orientation in _SWAPPING_ORIENTATIONS:
                 width, height = height, width
-            return _Header((width, height), image.mode in _GREY_MODES)
+            return _Header((width, height), image.mode, image.format or "", orientation)
     except _UNREADABLE as error:
         return _reason(file, error)
+
+
+def _facts(headers: Sequence[_Header]) -> dict[str, npt.NDArray[Any]]:
+    return {
+        "width_px": np.array([header.size[0] for header in headers], np.float64),
+        "height_px": np.array([header.size[1] for header in headers], np.float64),
+        "mode": np.array([header.mode for header in headers]),
+        "format": np.array([header.format for header in headers]),
+        "orientation": np.array([header.orientation for header in headers], np.float64),
+    }
 
 
 def _reason(file: Path, error: BaseException) -> str:

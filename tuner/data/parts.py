@@ -50,9 +50,15 @@ def _with_part(dataset: Dataset, name: str, path: Path) -> Dataset:
         "order": None if dataset.order is None else np.append(dataset.order, np.full(len(x), np.nan)),
         "groups": None if dataset.groups is None else np.append(dataset.groups, dataset.groups.max() + 1 + rows),
         "spec": dataclasses.replace(dataset.spec, reading=dataset.spec.reading | {name: str(path)}),
+        "facts": {fact: _with_unknown(values, len(x)) for fact, values in dataset.facts.items()},
         "notes": (*dataset.notes, f"{name.capitalize()} part: {len(x):,} samples of {str(path)!r}."),
     }
     return dataclasses.replace(dataset, **joined)
+
+
+def _with_unknown(values: Array, count: int) -> Array:
+    """Facts of the samples, and of others of which they are not known."""
+    return np.append(values, np.full(count, np.nan if values.dtype.kind == "f" else ""))
 
 
 def read_part(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...]]:

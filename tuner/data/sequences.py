@@ -155,7 +155,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
     group_notes: tuple[str, ...] = ()
     if groups is None:
         groups, group_notes = roles.groups_of_files(readable.names, options.group)
-    return _assembled(
+    dataset = _assembled(
         dict(zip(readable.names, sequences, strict=True)),
         encoded=encoded,
         spec=_spec("sequence_folder", channels, target, options, reading=reading),
@@ -163,6 +163,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
         notes=[*notes, *filter(None, [readable.note]), *group_notes],
         groups=groups,
     )
+    return dataclasses.replace(dataset, unreadable=readable.unreadable)
 
 
 def _has_targets(files: Sequence[Path]) -> bool:
