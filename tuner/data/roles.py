@@ -27,6 +27,7 @@ __all__ = [
     "groups_of_files",
     "is_part_of_name",
     "of_rows",
+    "parts_of_name",
     "places_in_time",
     "reading",
     "without",
@@ -143,17 +144,20 @@ def groups_of_files(names: Sequence[str], group: str | None) -> tuple[Codes | No
 def _part(name: str, group: str) -> str:
     if group == "folder":
         return str(PurePosixPath(name).parent)
-    parts = _parts(name)
+    parts = parts_of_name(name)
     number = int(group.removeprefix("part"))
     return parts[number - 1] if number <= len(parts) else ""
 
 
-def _parts(name: str) -> list[str]:
+def parts_of_name(name: str) -> list[str]:
+    """The parts of a file's name, the first one being `part1` for `--group`."""
     return [part for part in re.split(r"[_\-. ]+", PurePosixPath(name).stem) if part]
 
 
 def _parts_shown(name: str) -> str:
-    return ", ".join(f"part{number} of {name!r} is {part!r}" for number, part in enumerate(_parts(name), start=1))
+    return ", ".join(
+        f"part{number} of {name!r} is {part!r}" for number, part in enumerate(parts_of_name(name), start=1)
+    )
 
 
 def places_in_time(times: pd.Series[Any], *, where: str) -> npt.NDArray[np.float64]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from tuner.data.audit import classes, copies, images, values
+from tuner.data.audit import classes, copies, files, images, recurrence, sounds, texts, values
 from tuner.data.audit.sample import Sample
 from tuner.records import DataSpec, Finding, Kind, Task
 
@@ -47,7 +47,36 @@ CHECKS = (
     Check(copies.conflicting_labels, tasks=_CLASSES),
     Check(classes.class_imbalance, tasks=_CLASSES),
     Check(classes.few_samples, tasks=_CLASSES),
+    Check(files.unreadable_files),
+    Check(files.odd_size, kinds=("image",)),
+    Check(files.odd_aspect, kinds=("image",)),
+    Check(files.format_tells_label, kinds=("image", "audio"), tasks=_CLASSES),
+    Check(recurrence.group_leak, kinds=("image", "audio"), tasks=_CLASSES),
     Check(images.blank_images, kinds=("image",)),
+    Check(images.dark_images, kinds=("image",)),
+    Check(images.light_images, kinds=("image",)),
+    Check(images.blurry_images, kinds=("image",)),
+    Check(images.low_information, kinds=("image",)),
+    Check(images.grey_among_colour, kinds=("image",)),
+    Check(images.mixed_ranges, kinds=("image",)),
+    Check(images.two_valued_images, kinds=("image",)),
+    Check(images.already_standardised, kinds=("image",)),
+    Check(sounds.silent_sounds, kinds=("audio",)),
+    Check(sounds.clipped_sounds, kinds=("audio",)),
+    Check(sounds.mixed_rates, kinds=("audio",)),
+    Check(sounds.mixed_channels, kinds=("audio",)),
+    Check(sounds.loudness_spread, kinds=("audio",)),
+    Check(sounds.quiet_sounds, kinds=("audio",)),
+    Check(sounds.odd_length, kinds=("audio",)),
+    Check(sounds.silent_ends, kinds=("audio",)),
+    Check(sounds.dc_offset, kinds=("audio",)),
+    Check(texts.label_in_text, kinds=("text",), tasks=_CLASSES),
+    Check(texts.encoding_debris, kinds=("text",)),
+    Check(texts.unknown_words, kinds=("text",)),
+    Check(texts.truncated_texts, kinds=("text",)),
+    Check(texts.text_length, kinds=("text",)),
+    Check(texts.mixed_scripts, kinds=("text",)),
+    Check(texts.html_debris, kinds=("text",)),
     Check(values.sentinel_values, kinds=("series",)),
     Check(values.constant_columns, kinds=("series",)),
     Check(values.outliers, kinds=("series",)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +15,7 @@ from tuner.data.split import Split
 from tuner.data.transformers import LARGEST_INPUT
 from tuner.data.transformers.channels import is_value
 
-__all__ = ["MAX_EXAMPLES", "SEVERE", "Array", "Columns", "Sample", "draw", "graded"]
+__all__ = ["MAX_EXAMPLES", "SEVERE", "Array", "Columns", "Sample", "counted", "draw", "graded"]
 
 # From this severity on a search refuses to start.
 SEVERE = 0.9
@@ -34,6 +35,7 @@ _WITHOUT_COLUMNS = ("text", "audio")
 
 Array = npt.NDArray[Any]
 Columns = npt.NDArray[np.float64]
+Measured = TypeVar("Measured")
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,6 +58,14 @@ class Sample:
     columns: Columns
     names: tuple[str, ...]
     digests: npt.NDArray[np.bytes_]
+    _measured: dict[Callable[[Sample], Any], Any] = field(default_factory=dict, repr=False)
+
+    def once(self, measure: Callable[[Sample], Measured]) -> Measured:
+        """What a function finds in this sample; it is called for the first of the checks that need it."""
+        if measure not in self._measured:
+            self._measured[measure] = measure(self)
+        found: Measured = self._measured[measure]
+        return found
 
     def examples(self, rows: Array) -> tuple[str, ...]:
         """Names of the first of these rows."""
@@ -94,3 +104,13 @@ def draw(dataset: Dataset, split: Split) -> Sample:
 def graded(share: float, *, low: float, high: float) -> float:
     """Severity between `low` (share 0) and `high` (share 1)."""
     return float(low + (high - low) * min(1.0, max(0.0, share)))
+
+
+def counted(is_bad: npt.NDArray[np.bool_], noun: str) -> str:
+    """Such as `3 of 1,000 images (0.3%)`, for the beginning of a sentence.
+
+    Args:
+        is_bad: Of each sample.
+        noun: What they are, in the plural.
+    """
+    return f"{np.count_nonzero(is_bad):,} of {len(is_bad):,} {noun} ({is_bad.mean():.1%})"
