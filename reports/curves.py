@@ -101,7 +101,7 @@ class LossCurvesInfo:
 def choose_trials(ranked: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The trials whose curves are worth a look: the best few, the least stable, some that failed on the way."""
     trained = [trial for trial in ranked if has_curves(trial)]
-    best = [trial for trial in trained if band(trial) is not Band.FAILED][:NUM_BEST]
+    best = [trial for trial in trained if band(trial) not in (Band.PRUNED, Band.FAILED)][:NUM_BEST]
     unstable = [trial for trial in trained if trial not in best and band(trial).is_warning]
     failed = [trial for trial in trained if band(trial) is Band.FAILED]
     return best + sorted(unstable, key=lambda trial: trial.stability or 0.0)[:NUM_UNSTABLE] + failed[:NUM_FAILED]

@@ -26,6 +26,7 @@ SYMBOLS = {
     Band.VERY_UNSTABLE: ("triangle-up", "\N{BLACK UP-POINTING TRIANGLE}"),
     Band.NOT_LEARNING: ("square-open", "\N{WHITE SQUARE}"),
     Band.NOT_ASSESSED: ("hexagon-open", "\N{WHITE HEXAGON}"),
+    Band.PRUNED: ("line-ew-open", "\N{MINUS SIGN}"),
     Band.FAILED: ("x", "\N{HEAVY MULTIPLICATION X}"),
 }
 

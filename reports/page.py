@@ -32,6 +32,7 @@ MAX_PARALLEL, MAX_SCATTERS = 10, 6
 # Options that a repeated search is given on its command line, where they differ from the default.
 _COMMAND_KEYS = tuple(name for name in SearchConfig.model_fields if name not in ("data", "range", "fix", "force"))
 _NO_ADAPTATION = Adaptation()
+_WITHOUT_MODEL = (standings.Band.PRUNED, standings.Band.FAILED)
 
 
 def write_report(folder: RunFolder) -> Path:
@@ -95,7 +96,7 @@ def render(
         written: When the page was made, for the foot.
     """
     ranked = rank(trials)
-    best = ranked[0] if ranked and standings.band(ranked[0]) is not standings.Band.FAILED else None
+    best = ranked[0] if ranked and standings.band(ranked[0]) not in _WITHOUT_MODEL else None
     scripts = shell.page_scripts()
     plots = shell.Plots()
     context: dict[str, Any] = {

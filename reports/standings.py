@@ -40,6 +40,7 @@ class Band(enum.Enum):
     VERY_UNSTABLE = "very-unstable"
     NOT_LEARNING = "not-learning"
     NOT_ASSESSED = "not-assessed"
+    PRUNED = "pruned"
     FAILED = "failed"
 
     @property
@@ -128,6 +129,8 @@ def band(trial: TrialRecord) -> Band:
     run = shown_run(trial)
     if trial.outcome.is_failed or run is None or run.outcome.is_failed:
         return Band.FAILED
+    if trial.outcome is Outcome.PRUNED:
+        return Band.PRUNED
     if Outcome.NOT_LEARNING in (trial.outcome, run.outcome):
         return Band.NOT_LEARNING
     return score_band(run.score)

@@ -32,6 +32,7 @@ PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 _OUTCOME_WORDS = {
     Outcome.COMPLETED: "trained to the end",
     Outcome.NOT_LEARNING: "did not learn",
+    Outcome.PRUNED: "pruned",
     Outcome.DIVERGED: "diverged",
     Outcome.ERROR: "ended with an error",
     Outcome.CRASHED: "crashed",
@@ -99,6 +100,8 @@ def stability_meaning(trial: TrialRecord) -> str:
     run, standing = shown_run(trial), band(trial)
     if run is None or standing is Band.FAILED:
         return "No usable model came out of it."
+    if standing is Band.PRUNED:
+        return "It was pruned: its stability is that of its first epochs only."
     if standing is Band.NOT_LEARNING:
         return "Its loss stayed at chance level."
     if standing is Band.NOT_ASSESSED:
@@ -114,7 +117,7 @@ def stability_meaning(trial: TrialRecord) -> str:
 
 def best_sentences(ranked: Sequence[TrialRecord], dataset: DatasetRecord) -> list[str]:
     """The best configuration in words; nothing if there is none."""
-    if not ranked or band(ranked[0]) is Band.FAILED:
+    if not ranked or band(ranked[0]) in (Band.FAILED, Band.PRUNED):
         return []
     best = ranked[0]
     name = METRIC_NAMES[dataset.metric]
@@ -150,7 +153,7 @@ def verdict(ranked: Sequence[TrialRecord]) -> tuple[bool, str]:
         return False, f"Every finished trial failed. The most frequent way: {_OUTCOME_WORDS[worst]}. {meaning}"
     bands = [band(trial) for trial in ranked]
     num_stable = sum(standing.is_stable for standing in bands)
-    if not num_stable and all(standing in (Band.NOT_ASSESSED, Band.FAILED) for standing in bands):
+    if not num_stable and all(standing in (Band.NOT_ASSESSED, Band.PRUNED, Band.FAILED) for standing in bands):
         return False, "Stability could not be judged: the trainings were too short. Search with more --epochs."
     if not num_stable:
         return False, (

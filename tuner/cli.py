@@ -286,7 +286,8 @@ def _resume_command(root: Path | None) -> str:
 def _verdict(trials: Any) -> int:
     from tuner.stability.ranking import STABLE, rank
 
-    stable = any(trial.stability is not None and trial.stability >= STABLE for trial in rank(trials))
+    judged = [trial for trial in rank(trials) if trial.outcome is not Outcome.PRUNED]
+    stable = any(trial.stability is not None and trial.stability >= STABLE for trial in judged)
     return EXIT_DONE if stable else EXIT_NOTHING_STABLE
 
 

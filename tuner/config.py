@@ -141,6 +141,10 @@ class SearchConfig(pydantic.BaseModel):
         description="Do not narrow the ranges of later trials by what made earlier ones unstable.",
     )
     algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
+    pruner: Literal["asha", "hyperband", "median", "none"] = pydantic.Field(
+        "asha",
+        description="End trials early that others are ahead of at the same epoch; none trains all to the end.",
+    )
     confirm: int = pydantic.Field(
         3, ge=0, le=100, description="Train this many finalists again on three fresh seeds each at the end; 0 for none."
     )

@@ -28,7 +28,7 @@ from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
 from tuner.progress import PROGRAM
-from tuner.records import DatasetRecord, DataSpec, SeedRun, TrialRecord
+from tuner.records import DatasetRecord, DataSpec, Outcome, SeedRun, TrialRecord
 from tuner.search.context import discover_space, hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
@@ -226,7 +226,7 @@ def _chosen(folder: RunFolder, number: int | None) -> TrialRecord:
         known = ", ".join(str(trial.number) for trial in trials if trial.seed_runs) or "none"
         what = "No trial of this run" if number is None else f"Trial {number}"
         raise RunError(f"{what} can be exported from {str(folder.root)!r}. Finished trials: {known}.")
-    if chosen.outcome.is_failed or not chosen.seed_runs:
+    if chosen.outcome is Outcome.PRUNED or chosen.outcome.is_failed or not chosen.seed_runs:
         raise RunError(f"Trial {chosen.number} has no model to export: {chosen.message or chosen.outcome.meaning}")
     return chosen
 

@@ -291,7 +291,7 @@ def _failure_text(trial: TrialRecord) -> str:
 
 def _finished_line(trial: TrialRecord, best: TrialRecord | None) -> str:
     spent = f" in {duration(trial.finished - trial.started)}" if trial.finished and trial.started else ""
-    if trial.outcome.is_failed or trial.outcome is Outcome.NOT_LEARNING:
+    if trial.outcome.is_failed or trial.outcome in (Outcome.NOT_LEARNING, Outcome.PRUNED):
         told = f"{trial.outcome.replace('_', ' ')}{spent}. {_failure_text(trial)}"
     else:
         told = f"{metric_text(trial)}{spent}" + (f". {trial.message}" if trial.message else "")
@@ -382,6 +382,7 @@ def leaders_table(trials: Sequence[TrialRecord]) -> Table:
     for trial in rank(trials)[:NUM_LEADERS]:
         stability = "" if trial.stability is None else f"{trial.stability:.2f}"
         told = _metrics_text(trial) if trial.seed_runs and not trial.outcome.is_failed else _failure_text(trial)
+        told = f"pruned at {told}" if trial.outcome is Outcome.PRUNED else told
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
         # Text: messages of exceptions have brackets in them, which rich would take for markup.
         margin = trial.margin.text if trial.margin else ""

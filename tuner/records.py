@@ -64,6 +64,7 @@ class Outcome(enum.StrEnum):
 
     COMPLETED = "completed"
     NOT_LEARNING = "not_learning"
+    PRUNED = "pruned"
     DIVERGED = "diverged"
     ERROR = "error"
     CRASHED = "crashed"
@@ -84,6 +85,8 @@ class Outcome(enum.StrEnum):
 _OUTCOME_MEANINGS = {
     Outcome.COMPLETED: "Trained to the end of its budget.",
     Outcome.NOT_LEARNING: "The loss stayed at chance level. Try a higher learning rate or less regularisation.",
+    Outcome.PRUNED: "Ended early: other trials were ahead at the same epoch. Search with --pruner none to train all of "
+    "them to the end.",
     Outcome.DIVERGED: "Loss or gradient became NaN or infinite, or the loss rose and did not come back. Try a lower "
     "learning rate, clipping, or scaled inputs.",
     Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
@@ -95,6 +98,7 @@ _OUTCOME_MEANINGS = {
 FINISHED_OUTCOMES = (
     Outcome.COMPLETED,
     Outcome.NOT_LEARNING,
+    Outcome.PRUNED,
     Outcome.DIVERGED,
     Outcome.ERROR,
     Outcome.CRASHED,
@@ -469,6 +473,7 @@ class TrialRecord:
         hyperparameters: Active values by name.
         objective: J over the seed runs; None while it is unfinished.
         epoch_losses: Validation loss reported so far, epoch by epoch (for progress).
+        epoch_objectives: J as it was judged after each of these epochs.
         started, finished: Unix time in seconds, or None.
         margin: Stability margin; None if it was not measured.
         faults: Records of it that are damaged and left out, a sentence each.
@@ -480,6 +485,7 @@ class TrialRecord:
     objective: float | None = None
     seed_runs: tuple[SeedRun, ...] = ()
     epoch_losses: tuple[float, ...] = ()
+    epoch_objectives: tuple[float, ...] = ()
     started: float | None = None
     finished: float | None = None
     message: str = ""

@@ -33,6 +33,7 @@ def test_failed_not_learning_and_not_assessed_are_no_shade_of_stable() -> None:
     for outcome in (Outcome.DIVERGED, Outcome.ERROR, Outcome.CRASHED):
         assert standings.band(replace(trial, outcome=outcome)) is Band.FAILED
     assert standings.band(replace(trial, outcome=Outcome.NOT_LEARNING)) is Band.NOT_LEARNING
+    assert standings.band(replace(trial, outcome=Outcome.PRUNED)) is Band.PRUNED
     assert standings.band(replace(trial, seed_runs=())) is Band.FAILED
     nothing = dict.fromkeys((part.field for part in standings.PARTS), None)
     assert standings.band(with_score(1.0, **nothing)) is Band.NOT_ASSESSED

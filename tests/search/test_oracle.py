@@ -238,6 +238,30 @@ def test_another_oracle_on_the_same_study_goes_on(folder: RunFolder, tmp_path: P
     assert resumed == uninterrupted
 
 
+@pytest.mark.parametrize(("pruner", "ended"), [("asha", [*range(8)]), ("none", [])])
+def test_a_trial_behind_the_others_is_pruned_with_what_it_was_judged(
+    folder: RunFolder, pruner: Any, ended: list[int]
+) -> None:
+    """Eight bad trials behind eight good ones, by the objective and not by the loss."""
+    made = StudyOracle(
+        Study(folder, algorithm="random"), max_trials=16, hyperparameters=conditional_space(), pruner=pruner
+    )
+    levels = [-1.0] * 8 + [1.0] * 8
+    for level in levels:
+        trial = made.create_trial("tuner0")
+        for epoch in range(20):
+            reason = made.report_epoch(trial.trial_id, epoch, objective=level, loss=-level, max_epochs=20)
+            if reason:
+                break
+        end(made, trial, level, Outcome.PRUNED if reason else None)
+    trials = load_trials(folder)
+    pruned = [trial for trial in trials if trial.outcome is Outcome.PRUNED]
+    assert [trial.number - 8 for trial in pruned] == ended
+    assert all(trial.objective == 1.0 and trial.epoch_objectives == (1.0,) * 5 for trial in pruned)
+    assert all(trial.epoch_losses == (-1.0,) * 5 for trial in pruned)
+    assert made.study.best_numbers(16) == [number for number in range(16) if number - 8 not in ended]
+
+
 def test_keras_tuner_writes_nothing_of_its_own(folder: RunFolder) -> None:
     made = oracle(folder, conditional_space())
     made._set_project_dir(str(folder.root), "x")

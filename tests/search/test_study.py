@@ -100,12 +100,13 @@ def test_the_record_of_a_trial_from_begin_to_end(folder: RunFolder) -> None:
     suggest(trial)
     assert load_trials(folder)[0].hyperparameters == {}
     study.describe(0, {"rate": 0.01, "fixed": "adam"})
-    study.report(0, 0, 2.5)
-    study.report(0, 1, math.inf)
+    study.report(0, 0, objective=0.25, loss=2.5)
+    study.report(0, 1, objective=3.0, loss=math.inf)
     (running,) = load_trials(folder)
     assert running.outcome is Outcome.RUNNING
     assert running.hyperparameters == {"rate": 0.01, "fixed": "adam"}
     assert running.epoch_losses == (2.5, math.inf)
+    assert running.epoch_objectives == (0.25, 3.0)
     assert running.started is not None
     assert running.finished is None
     study.finish(0, 0.5, outcome=Outcome.NOT_LEARNING, message="flat")
@@ -209,11 +210,11 @@ def test_epochs_of_an_interrupted_attempt_do_not_count_as_progress(folder: RunFo
     study = Study(folder)
     ask(study)
     for epoch in range(3):
-        study.report(0, epoch, 2.0 - epoch)
+        study.report(0, epoch, objective=0.0, loss=2.0 - epoch)
     study.give_back(crashed=False)
     assert load_trials(folder)[0].epoch_losses == ()
     ask(study)
-    study.report(0, 0, 5.0)
+    study.report(0, 0, objective=0.0, loss=5.0)
     assert load_trials(folder)[0].epoch_losses == (5.0,)
 
 

@@ -10,6 +10,7 @@ from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome
 from tuner.search.study import load_trials
 from tuner.search.tuner import MAX_FAILURES_IN_A_ROW, NUM_KEPT_MODELS, StabilityTuner
+from tuner.stability.ranking import best_trial
 
 ORACLES = {
     "ours": None,
@@ -110,6 +111,24 @@ def test_every_outcome_has_a_finite_objective_and_the_search_goes_on(digits, tmp
     assert all(np.isfinite(run.objective) for run in runs)
     assert runs[0].objective < min(run.objective for run in runs[1:])
     assert tuner.oracle.get_best_trials(1)[0].hyperparameters.values == {"rate": 0.1, "raises": 0}
+
+
+def test_a_pruned_trial_is_finished_but_no_winner(digits, tmp_path, monkeypatch):
+    def prune_second(pruner, number, objective, rivals, *, epoch, max_epochs):
+        assert (pruner, max_epochs) == ("asha", 4)
+        return "it was told to" if number == 1 and epoch == 2 else ""
+
+    monkeypatch.setattr("tuner.search.oracle.prune_reason", prune_second)
+    tuner = search(StabilityTuner(build, max_trials=3, directory=tmp_path, project_name="run"), digits)
+    trials = load_trials(tuner.run_folder)
+    assert [trial.outcome for trial in trials] == [Outcome.COMPLETED, Outcome.PRUNED, Outcome.COMPLETED]
+    (run,) = trials[1].seed_runs
+    assert (run.outcome, run.epochs, run.message) == (Outcome.PRUNED, 2, "Ended after epoch 2 of 4: it was told to.")
+    assert run.objective == trials[1].objective == pytest.approx(trials[1].epoch_objectives[-1])
+    assert len(trials[1].epoch_losses) == 2
+    assert not tuner.run_folder.model_file(1, 0).exists()
+    assert [trial.trial_id for trial in tuner.oracle.get_best_trials(3)].count("1") == 1
+    assert best_trial(trials).number != 1
 
 
 def test_only_the_best_models_are_kept(digits, tmp_path):

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tuner.records import Outcome, SeedRun, TrialRecord
-from tuner.stability.ranking import best_trial, median_seed_run, rank
+from tuner.stability.ranking import best_trial, finalists, median_seed_run, rank
 from tuner.stability.score import failed_score
 
 
@@ -27,12 +27,20 @@ def test_best_objective_first_failed_last_unfinished_left_out():
         trial(3, Outcome.RUNNING, None),
         trial(4, Outcome.WAITING, None),
         trial(5, Outcome.NOT_LEARNING, 0.5),
+        trial(6, Outcome.PRUNED, -3.0),
     ]
-    assert [each.number for each in rank(trials)] == [2, 0, 5, 1]
+    assert [each.number for each in rank(trials)] == [2, 0, 5, 6, 1]
 
 
 def test_equal_objectives_keep_the_order_of_their_numbers():
     assert [each.number for each in rank([trial(4), trial(2), trial(3)])] == [2, 3, 4]
+
+
+def test_a_pruned_trial_is_neither_best_nor_finalist():
+    trials = [trial(0, Outcome.PRUNED, -3.0), trial(1, objective=-1.0)]
+    assert best_trial(trials).number == 1
+    assert [each.number for each in finalists(trials, 3)] == [1]
+    assert best_trial(trials[:1]) is None
 
 
 def test_there_is_no_best_among_failed_trials():

@@ -15,6 +15,7 @@ from keras_tuner.engine import hyperparameters as hyperparameter_types
 from keras_tuner.engine import trial as trial_module
 
 from tuner.records import HyperparameterValue, Outcome
+from tuner.search.pruning import PrunerName, prune_reason
 from tuner.search.study import Study
 from tuner.stability.adaptation import SearchRange
 
@@ -39,6 +40,7 @@ class StudyOracle(keras_tuner.Oracle):
         max_trials: Budget.
         hyperparameters: Search space, or None to have the tuner discover it.
         adapt: Narrows ranges by what finished trials tell; None leaves them as they are.
+        pruner: Which trials are ended early.
     """
 
     def __init__(
@@ -48,10 +50,12 @@ class StudyOracle(keras_tuner.Oracle):
         max_trials: int,
         hyperparameters: keras_tuner.HyperParameters | None = None,
         adapt: Adapt | None = None,
+        pruner: PrunerName = "none",
     ) -> None:
         super().__init__(objective=OBJECTIVE, max_trials=max_trials, hyperparameters=hyperparameters)
         self.study = study
         self._adapt = adapt
+        self._pruner: PrunerName = pruner
         self.verbose = 0
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
         for number, values, score in study.finished():
@@ -77,6 +81,24 @@ class StudyOracle(keras_tuner.Oracle):
         trial = trial_module.Trial(space, trial_id=str(proposal.number), status=trial_module.TrialStatus.RUNNING)
         self.trials[trial.trial_id] = trial
         return trial
+
+    def report_epoch(self, trial_id: str, epoch: int, *, objective: float, loss: float, max_epochs: int) -> str:
+        """Store what an epoch was judged.
+
+        Args:
+            trial_id: The trial.
+            epoch: Zero-based.
+            objective: J as it would be judged now.
+            loss: Of the validation part.
+            max_epochs: Budget of the trial.
+
+        Returns:
+            Why the trial is pruned now; empty if it goes on.
+        """
+        number = int(trial_id)
+        self.study.report(number, epoch, objective=objective, loss=loss)
+        rivals = self.study.rivals(number)
+        return prune_reason(self._pruner, number, objective, rivals, epoch=epoch + 1, max_epochs=max_epochs)
 
     def record_outcome(self, trial_id: str, outcome: Outcome, message: str = "") -> None:
         """How the trial that is about to end is to be called."""

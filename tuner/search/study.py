@@ -17,6 +17,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from tuner.errors import EnvironmentFault
 from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
+from tuner.search.pruning import Rival
 from tuner.search.seeds import derive_seed
 from tuner.store import RunFolder
 
@@ -64,9 +65,21 @@ class Study:
             return None
         return self._study.ask()
 
-    def report(self, number: int, epoch: int, loss: float) -> None:
-        """Store the validation loss of an epoch; again for the same epoch when a trial runs again."""
-        self._storage.set_trial_intermediate_value(self._trial_id(number), epoch, loss)
+    def report(self, number: int, epoch: int, *, objective: float, loss: float) -> None:
+        """Store what an epoch was judged, and its validation loss; again for the same one when a trial runs again."""
+        trial_id = self._trial_id(number)
+        losses = self._storage.get_trial(trial_id).user_attrs.get("val_losses", [])
+        # JSON, as optuna-dashboard reads it, has no infinity.
+        told = loss if math.isfinite(loss) else None
+        self._storage.set_trial_user_attr(trial_id, "val_losses", [*losses[:epoch], told])
+        self._storage.set_trial_intermediate_value(trial_id, epoch, objective)
+
+    def rivals(self, number: int) -> Iterator[Rival]:
+        """The other trials, as a pruner compares them; nothing is read before the first is asked for."""
+        for trial in self._trials():
+            if trial.number != number:
+                is_over = trial.state is TrialState.COMPLETE and _outcome(trial) is not Outcome.PRUNED
+                yield Rival(trial.number, _objectives(trial), trial.value if is_over else None)
 
     def describe(self, number: int, hyperparameters: dict[str, HyperparameterValue]) -> None:
         """Store the active values of a trial as the search space names them (fixed ones included)."""
@@ -113,9 +126,13 @@ class Study:
         ]
 
     def best_numbers(self, count: int) -> list[int]:
-        """Numbers of the best finished trials that did not fail, best first."""
+        """Numbers of the best trials that were trained to their end and did not fail, best first."""
         finished = [
-            trial for trial in self._trials() if trial.state is TrialState.COMPLETE and not _outcome(trial).is_failed
+            trial
+            for trial in self._trials()
+            if trial.state is TrialState.COMPLETE
+            and not _outcome(trial).is_failed
+            and _outcome(trial) is not Outcome.PRUNED
         ]
         return [trial.number for trial in sorted(finished, key=lambda trial: (trial.value, trial.number))[:count]]
 
@@ -193,6 +210,7 @@ def load_trials(folder: RunFolder) -> list[TrialRecord]:
 
 def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
     outcome = _outcome(trial)
+    objectives = _objectives(trial)
     faults: list[str] = []
     is_finished = trial.state is TrialState.COMPLETE
     seed_runs: Sequence[SeedRun] = folder.load_seed_runs(trial.number, faults) if is_finished else ()
@@ -205,13 +223,23 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         ),
         objective=trial.value if is_finished else None,
         seed_runs=tuple(seed_runs),
-        epoch_losses=tuple(loss for _, loss in sorted(trial.intermediate_values.items()) if not math.isnan(loss)),
+        epoch_losses=tuple(
+            # An older study has the losses in the place of the objectives.
+            math.inf if loss is None else loss
+            for loss in trial.user_attrs.get("val_losses", objectives)[: len(objectives)]
+        ),
+        epoch_objectives=objectives,
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         message=str(trial.user_attrs.get("message", "")),
         margin=folder.load_margin(trial.number) if is_finished else None,
         faults=tuple(faults),
     )
+
+
+def _objectives(trial: FrozenTrial) -> tuple[float, ...]:
+    """What each epoch was judged; those of an attempt that was put back do not count."""
+    return tuple(value for _, value in sorted(trial.intermediate_values.items()) if not math.isnan(value))
 
 
 def _outcome(trial: FrozenTrial) -> Outcome:

@@ -22,6 +22,7 @@ from tuner.records import Outcome, Trace
 from tuner.search import adapting, spaces
 from tuner.search.margins import measure_margin
 from tuner.search.oracle import OBJECTIVE, StudyOracle
+from tuner.search.pruning import PrunerName
 from tuner.search.seeds import derive_seed
 from tuner.search.study import Study
 from tuner.stability.judgement import Judgement, ObjectiveName, chance_levels, choose_metric
@@ -55,6 +56,7 @@ class StabilityTuner(keras_tuner.Tuner):
         metric: `accuracy`, `balanced_accuracy`, `loss`, or `auto` from the labels.
         adapt: Narrow the ranges that later trials are proposed from by what the causes of finished ones agree on; only
             with the default oracle.
+        pruner: `asha`, `hyperband` or `median` end trials early that others are ahead of; only with the default oracle.
         ends_early: End trials as soon as their outcome is certain; one that over-fits is kept at its best epoch.
         guard: Roll a training back when its loss spikes, find out why, and go on (see `SpikeGuard`).
         tuner_kwargs: Passed on to `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`, ...
@@ -78,6 +80,7 @@ class StabilityTuner(keras_tuner.Tuner):
         metric: str = "auto",
         ends_early: bool = True,
         adapt: bool = True,
+        pruner: PrunerName = "asha",
         guard: bool = False,
         **tuner_kwargs: Any,
     ) -> None:
@@ -91,7 +94,9 @@ class StabilityTuner(keras_tuner.Tuner):
                 shutil.rmtree(self.run_folder.root, ignore_errors=True)
             self.run_folder.root.mkdir(parents=True, exist_ok=True)
             narrowed = functools.partial(adapting.adapt, self.run_folder) if adapt else None
-            oracle = StudyOracle(Study(self.run_folder, seed=seed), max_trials=max_trials, adapt=narrowed)
+            oracle = StudyOracle(
+                Study(self.run_folder, seed=seed), max_trials=max_trials, adapt=narrowed, pruner=pruner
+            )
         oracle.objective = OBJECTIVE
         # A failed training has a finite objective, so Keras Tuner's own failure count never grows; ours is below.
         oracle.max_consecutive_failed_trials = 10**9
@@ -128,19 +133,20 @@ class StabilityTuner(keras_tuner.Tuner):
         data = self.training_data(
             hp, *fit_args, **_take(fit_kwargs, "validation_data", "validation_split", "class_weight")
         )
+        judgement = self.judgement(data)
         epochs = int(hp.values.get("tuner/epochs", fit_kwargs.pop("epochs", 1)))
         fit_kwargs.pop("epochs", None)
         training = seedrun.train(
             self.hypermodel,
             hp,
             data=data,
-            judgement=self.judgement(data),
+            judgement=judgement,
             epochs=epochs,
             seed=derive_seed(self.search_seed, number, 0),
             trial=number,
             ends_early=self._ends_early,
             is_guarded=self._is_guarded,
-            on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace),
+            on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace, judgement),
             **fit_kwargs,
         )
         if self._margin_weight:
@@ -203,10 +209,21 @@ class StabilityTuner(keras_tuner.Tuner):
             num_classes=num_classes,
         )
 
-    def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace) -> None:
-        """Called after every epoch of every trial; reports the validation loss to the study."""
-        if isinstance(self.oracle, StudyOracle) and trace.validation_loss.size:
-            self.oracle.study.report(int(trial.trial_id), epoch, float(trace.validation_loss[-1]))
+    def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace, judgement: Judgement) -> str:
+        """Called after every epoch of every trial; reports to the study what the epoch was judged.
+
+        Returns:
+            Why the trial is pruned now; empty if it goes on.
+        """
+        if not isinstance(self.oracle, StudyOracle) or not trace.validation_loss.size:
+            return ""
+        return self.oracle.report_epoch(
+            trial.trial_id,
+            epoch,
+            objective=judgement.judge(trace).objective,
+            loss=float(trace.validation_loss[-1]),
+            max_epochs=trace.planned_epochs,
+        )
 
     def load_model(self, trial: trial_module.Trial) -> Any:
         """The trained model of a trial, if it is among the best that are kept.
@@ -234,10 +251,10 @@ class StabilityTuner(keras_tuner.Tuner):
     def _with_margin(
         self, training: Training, hp: keras_tuner.HyperParameters, *, data: TrainingData, epochs: int, **fit_kwargs: Any
     ) -> Training:
-        """The training with the weighted penalty of its margin in its objective; a failed one gets the most."""
+        """The training with the weighted penalty of its margin in its objective; one without a model gets the most."""
         margin = None
         fit_kwargs.pop("data_findings", None)
-        if not training.run.outcome.is_failed:
+        if training.model is not None:
             margin = measure_margin(
                 self.run_folder,
                 self.hypermodel,

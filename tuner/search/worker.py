@@ -66,7 +66,7 @@ def _search(
     config = folder.load_config()
     study = Study(folder, algorithm=config.algorithm, seed=config.seed)
     narrowed = functools.partial(adapt, folder) if config.adapt else None
-    oracle = StudyOracle(study, max_trials=config.trials, hyperparameters=space, adapt=narrowed)
+    oracle = StudyOracle(study, max_trials=config.trials, hyperparameters=space, adapt=narrowed, pruner=config.pruner)
     tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline)
     try:
         tuner.search(epochs=config.epochs, data_findings=folder.load_dataset().findings)
@@ -112,11 +112,12 @@ class StudyTuner(StabilityTuner):
         """Start clean: an interrupted attempt may have left files."""
         self.run_folder.clear_trial(int(trial.trial_id))
 
-    def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace) -> None:
+    def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace, judgement: Judgement) -> str:
         """Report the epoch, and stop at the deadline (unless no trial has finished yet: then this one is finished)."""
-        super().on_epoch(trial, epoch, trace)
-        if _is_late(self._deadline) and self._study.best_numbers(1):
+        reason = super().on_epoch(trial, epoch, trace, judgement)
+        if not reason and _is_late(self._deadline) and self._study.best_numbers(1):
             raise OutOfTime
+        return reason
 
     def pre_create_trial(self) -> None:
         """Start no trial after the deadline, but for the first one."""

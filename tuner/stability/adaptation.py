@@ -137,12 +137,14 @@ def _listed(numbers: Sequence[int]) -> str:
 
 
 def _is_known(trial: TrialRecord) -> bool:
-    return trial.outcome in (Outcome.COMPLETED, Outcome.NOT_LEARNING, Outcome.DIVERGED) and bool(trial.seed_runs)
+    trained = (Outcome.COMPLETED, Outcome.NOT_LEARNING, Outcome.PRUNED, Outcome.DIVERGED)
+    return trial.outcome in trained and bool(trial.seed_runs)
 
 
 def _is_unstable(trial: TrialRecord) -> bool:
     first = min(trial.seed_runs, key=lambda run: run.seed_index)
-    return trial.outcome is not Outcome.COMPLETED or bool(first.ended_by) or first.score.stability < STABLE
+    was_ended = trial.outcome in (Outcome.NOT_LEARNING, Outcome.DIVERGED) or bool(first.ended_by)
+    return was_ended or first.score.stability < STABLE
 
 
 def _blame(trial: TrialRecord, ranges: Mapping[str, SearchRange]) -> _Blame | None:

@@ -91,7 +91,7 @@ class Judgement:
 
         Args:
             trace: Of a training that ran to its end, or was ended; one that over-fitted, of the epochs that are kept.
-            ended_by: Code of the verdict that ended it (`tuner.stability.detectors.verdict`), or empty.
+            ended_by: Code of the verdict that ended it (`tuner.stability.detectors.verdict`), `pruned`, or empty.
         """
         failed_at = first_failure(trace)
         if failed_at is None and ended_by == "divergence":
@@ -111,7 +111,7 @@ class Judgement:
             if is_feasible
             else _infeasible_objective(result)
         )
-        return Judged(outcome, error, value, result, is_feasible)
+        return Judged(Outcome.PRUNED if ended_by == "pruned" else outcome, error, value, result, is_feasible)
 
     def failed(self, outcome: Outcome, progress_frac: float) -> Judged:
         """Judge a training from which no usable model came.

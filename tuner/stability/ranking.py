@@ -18,7 +18,7 @@ STABLE = 0.8
 
 
 def rank(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
-    """Finished trials, best first: those confirmed on fresh seeds, then the others by objective, failed ones last.
+    """Finished trials, best first: confirmed ones, then the others by objective, then pruned ones, failed ones last.
 
     Confirmed trials are ordered by the share of fresh trainings that failed, then by mean error plus one standard
     deviation of the others. Under the objective `constrained`, fresh trainings that broke the constraint count as
@@ -49,8 +49,8 @@ def rivals(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
 
 
 def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The best trial that did not fail, or None."""
-    usable = [trial for trial in rank(trials) if not trial.outcome.is_failed]
+    """The best trial that was trained to its end and did not fail, or None."""
+    usable = [trial for trial in rank(trials) if not trial.outcome.is_failed and trial.outcome is not Outcome.PRUNED]
     return usable[0] if usable else None
 
 
@@ -73,7 +73,9 @@ def median_seed_run(trial: TrialRecord) -> SeedRun:
 def _order(trial: TrialRecord) -> tuple[int, float, float, int]:
     is_refuted = not trial.is_confirmed and len(trial.fresh_runs) >= MIN_FRESH_RUNS
     if trial.outcome.is_failed or is_refuted or not _is_feasible(trial):
-        return (2, 0.0, _mean_objective(trial), trial.number)
+        return (3, 0.0, _mean_objective(trial), trial.number)
+    if trial.outcome is Outcome.PRUNED:
+        return (2, 0.0, _objective(trial), trial.number)
     if trial.is_confirmed:
         return (0, _broken_frac(trial.fresh_runs), _pessimistic_error(trial), trial.number)
     return (1, 0.0, _objective(trial), trial.number)

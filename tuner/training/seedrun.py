@@ -64,7 +64,7 @@ class Training:
     """A finished training.
 
     Attributes:
-        model: The trained model as plain Keras; None if it failed.
+        model: The trained model as plain Keras; None if it failed or was pruned.
     """
 
     run: SeedRun
@@ -98,6 +98,7 @@ class _EpochHook(keras.callbacks.Callback):
         verdict: What ended the training, or would have after its last epoch; None if nothing did.
         best_epoch: Zero-based, with the lowest validation loss.
         best_weights: Of that epoch, if `ends_early`.
+        pruned: Why the caller ended it, or empty.
     """
 
     def __init__(
@@ -107,12 +108,13 @@ class _EpochHook(keras.callbacks.Callback):
         guard: SpikeGuard | None,
         epochs: int,
         ends_early: bool,
-        on_epoch: Callable[[int, Trace], None] | None,
+        on_epoch: Callable[[int, Trace], str | None] | None,
     ) -> None:
         super().__init__()
         self.verdict: Verdict | None = None
         self.best_epoch = -1
         self.best_weights: list[npt.NDArray[Any]] = []
+        self.pruned = ""
         self._lowest_loss = math.inf
         self._recorder = guard or monitor
         self._guard = guard
@@ -131,9 +133,12 @@ class _EpochHook(keras.callbacks.Callback):
             self._keep_best(trace)
         if self._on_epoch is not None:
             try:
-                self._on_epoch(epoch, trace)
+                reason = self._on_epoch(epoch, trace)
             except Exception as error:
                 raise _CallerFailedError(error) from error
+            if reason and not self.verdict:
+                self.pruned = reason
+                self.model.stop_training = True
 
     def _keep_best(self, trace: Trace) -> None:
         if trace.validation_loss.size and trace.validation_loss[-1] < self._lowest_loss:
@@ -155,7 +160,7 @@ def train(
     ends_early: bool = False,
     is_guarded: bool = False,
     data_findings: Sequence[Finding] = (),
-    on_epoch: Callable[[int, Trace], None] | None = None,
+    on_epoch: Callable[[int, Trace], str | None] | None = None,
     **fit_kwargs: Any,
 ) -> Training:
     """Train one configuration once.
@@ -173,6 +178,7 @@ def train(
         is_guarded: Roll the training back when its loss spikes, find out why, and go on; a sound one is not touched.
         data_findings: Of the data audit, as evidence for the causes.
         on_epoch: Called after every epoch with its zero-based number and the trace so far; may raise `StopTraining`.
+            What it returns, unless it is empty, is why the training is not worth going on with: it ends as pruned.
         fit_kwargs: Passed on to `fit`.
 
     Returns:
@@ -203,7 +209,11 @@ def train(
         kept = first_epochs(trace, hook.best_epoch + 1)
         model.set_weights(hook.best_weights)
     done = len(trace.step_loss) / max(1, epochs * trace.steps_per_epoch)
-    judged = judgement.failed(Outcome.ERROR, done) if exception else judgement.judge(kept, ended_by=ended_by)
+    judged = (
+        judgement.failed(Outcome.ERROR, done)
+        if exception
+        else judgement.judge(kept, ended_by="pruned" if hook.pruned else ended_by)
+    )
     findings = detect(trace).findings
     causes = diagnose(
         findings,
@@ -226,13 +236,13 @@ def train(
         steps_per_epoch=trace.steps_per_epoch,
         num_parameters=int(model.count_params()) if model is not None and model.built else 0,
         seconds=time.perf_counter() - started,
-        message=exception or _message(hook.verdict, trace, kept),
+        message=exception or _message(hook.verdict, trace, kept) or _pruned_message(hook.pruned, trace),
         ended_by=ended_by,
         is_feasible=judged.is_feasible,
         findings=(*(guard.findings if guard else ()), *findings),
         causes=causes,
     )
-    return Training(run, trace, None if judged.outcome.is_failed else model)
+    return Training(run, trace, None if judged.outcome.is_failed or hook.pruned else model)
 
 
 @dataclass(frozen=True)
@@ -352,6 +362,10 @@ def _message(found: Verdict | None, trace: Trace, kept: Trace) -> str:
     if kept is trace:
         return told
     return f"{told} Kept: the weights of epoch {kept.num_epochs}, where the validation loss was lowest."
+
+
+def _pruned_message(reason: str, trace: Trace) -> str:
+    return f"Ended after epoch {trace.num_epochs} of {trace.planned_epochs}: {reason}." if reason else ""
 
 
 def _last_metrics(trace: Trace) -> dict[str, float]:
