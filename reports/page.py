@@ -15,6 +15,7 @@ from tuner.errors import RunError
 from tuner.records import Adaptation, DatasetRecord, Finding, Trace, TrialRecord
 from tuner.stability import explanation
 from tuner.stability.adaptation import adaptation_lines
+from tuner.stability.baseline import baseline_sentence
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, rank
 from tuner.store import RunFolder, write_text
@@ -30,7 +31,9 @@ MAX_ROWS_OPEN = 20
 MAX_PARALLEL, MAX_SCATTERS = 10, 6
 
 # Options that a repeated search is given on its command line, where they differ from the default.
-_COMMAND_KEYS = tuple(name for name in SearchConfig.model_fields if name not in ("data", "range", "fix", "force"))
+_COMMAND_KEYS = tuple(
+    name for name in SearchConfig.model_fields if name not in ("data", "range", "fix", "baseline", "force")
+)
 _NO_ADAPTATION = Adaptation()
 _WITHOUT_MODEL = (standings.Band.PRUNED, standings.Band.FAILED)
 
@@ -63,6 +66,7 @@ def write_report(folder: RunFolder) -> Path:
         traces=traces,
         environment=folder.load_environment(),
         adaptation=adaptation,
+        ending=folder.load_ending(),
         trace_faults=faults,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),
     )
@@ -79,6 +83,7 @@ def render(
     traces: Mapping[int, Trace],
     environment: Mapping[str, str],
     adaptation: Adaptation = _NO_ADAPTATION,
+    ending: str = "",
     trace_faults: Sequence[str] = (),
     written: str = "",
 ) -> str:
@@ -92,6 +97,7 @@ def render(
         traces: By trial number, of the trials that `curves.choose_trials` names.
         environment: Versions, hardware, command.
         adaptation: How the search narrowed its ranges by itself.
+        ending: Why the search ended before its budget was used up, if it did.
         trace_faults: What could not be read, a sentence each.
         written: When the page was made, for the foot.
     """
@@ -106,7 +112,7 @@ def render(
         "scripts": scripts,
         "config": config,
         "dataset": dataset,
-        "summary": _summary(trials, ranked, config, dataset),
+        "summary": _summary(trials, ranked, config, dataset, ending),
         "best": _best(best, run, config, dataset) if best else None,
         "leaderboard": _leaderboard(ranked, config, dataset),
         "failures": _failures(ranked),
@@ -184,7 +190,11 @@ class _Row:
 
 
 def _summary(
-    trials: Sequence[TrialRecord], ranked: Sequence[TrialRecord], config: SearchConfig, dataset: DatasetRecord
+    trials: Sequence[TrialRecord],
+    ranked: Sequence[TrialRecord],
+    config: SearchConfig,
+    dataset: DatasetRecord,
+    ending: str,
 ) -> dict[str, Any]:
     is_good, verdict = summary.verdict(ranked)
     sentences = summary.best_sentences(ranked, dataset)
@@ -211,9 +221,9 @@ def _summary(
             ("training time", summary.elapsed(trials), formats.plural(len(ranked), "finished trial")),
         ]
     return {
-        "progress": summary.progress_sentence(trials, config),
-        "outcomes": summary.outcome_sentence(trials),
-        "sentences": sentences,
+        "progress": summary.progress_sentence(trials, config, ending),
+        "outcomes": summary.outcome_sentence(trials) + (f" The search ended early: {ending}." if ending else ""),
+        "sentences": [*sentences, *filter(None, [baseline_sentence(trials)])],
         "verdict": verdict,
         "is_good": is_good,
         "figures": figures_of_merit,
@@ -233,7 +243,7 @@ def _best(best: TrialRecord, run: str, config: SearchConfig, dataset: DatasetRec
     words += ["--trials", "1", "--run", f"{run}-repeat"]
     for name, value in fixed.items():
         words += ["--fix", f"{name}={value}"]
-    repeated = config.model_copy(update={"fix": fixed, "range": {}, "lr_range": "space", "trials": 1})
+    repeated = config.model_copy(update={"fix": fixed, "range": {}, "lr_range": "space", "trials": 1, "baseline": {}})
     seed_run = standings.shown_run(best)
     return {
         "trial": best.number,
@@ -458,6 +468,8 @@ def _commands(
     for option, values in (("--range", config.range), ("--fix", config.fix)):
         for name, value in values.items():
             search += [option, f"{name}={value}"]
+    if config.baseline:
+        search += ["--baseline", ",".join(f"{name}={value}" for name, value in config.baseline.items())]
     commands = []
     if environment.get("command"):
         commands.append(("The command that made this run", environment["command"]))

@@ -44,8 +44,10 @@ _OUTCOME_WORDS = {
 _NOTHING_NATS = 0.005
 
 
-def progress_sentence(trials: Sequence[TrialRecord], config: SearchConfig) -> str:
-    """Where a search stands that has not finished all its trials; empty for one that has."""
+def progress_sentence(trials: Sequence[TrialRecord], config: SearchConfig, ending: str = "") -> str:
+    """Where a search stands that has not finished all its trials; empty for one that has, or that is at its end."""
+    if ending:
+        return ""
     num_done = sum(trial.outcome not in (Outcome.RUNNING, Outcome.WAITING) for trial in trials)
     if num_done >= config.trials:
         return ""
@@ -170,7 +172,7 @@ def verdict(ranked: Sequence[TrialRecord]) -> tuple[bool, str]:
 def outcome_words(trial: TrialRecord, config: SearchConfig) -> str:
     """How a finished trial ended, in words, with the epochs if it ended early."""
     run = shown_run(trial)
-    words = _OUTCOME_WORDS[trial.outcome]
+    words = ("baseline, " if trial.is_baseline else "") + _OUTCOME_WORDS[trial.outcome]
     if trial.kept_epochs is not None:
         return f"over-fitted; kept at epoch {trial.kept_epochs} of {config.epochs}"
     is_early = run is not None and 0 < run.epochs < config.epochs

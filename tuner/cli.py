@@ -119,6 +119,8 @@ def _field_option(name: str) -> Callable[..., Any]:
         return click.option(f"--no-{flag.removeprefix('--')}", name, flag_value=False, default=True, help=help_text)
     if field.annotation is bool:
         return click.option(flag, name, is_flag=True, help=help_text)
+    if name == "baseline":
+        return click.option(flag, name, metavar="FILE|NAME=VALUE,...", help=help_text)
     if name == "time_limit":
         return click.option(flag, name, metavar="TIME", help=help_text)
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
@@ -210,6 +212,8 @@ def search(
         if not goes_on:
             setup.discard_if_unused(folder)
         raise
+    if ending := folder.load_ending():
+        _say(f"The search ended before --trials {config.trials}: {ending}.")
     for line in progress.summary_lines(trials, report=report, root=root):
         _say(line)
     if config.time_limit and not plan.is_finished(folder, config):
@@ -363,6 +367,7 @@ def status(run: Path, as_json: bool) -> None:
     from tuner import progress
     from tuner.search.plan import is_finished
     from tuner.search.study import load_trials
+    from tuner.stability.baseline import baseline_sentence
     from tuner.store import RunFolder
 
     folder = RunFolder.open(run)
@@ -383,6 +388,8 @@ def status(run: Path, as_json: bool) -> None:
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     if found := folder.load_rate_range():
         console.print(progress.range_line(found), highlight=False, markup=False, soft_wrap=True)
+    if ending := folder.load_ending():
+        console.print(f"It ended before that: {ending}.", highlight=False, markup=False, soft_wrap=True)
     if not is_supervised and not is_finished(folder, config):
         console.print("Not running now; the same search command goes on.")
     for trial in trials:
@@ -392,7 +399,8 @@ def status(run: Path, as_json: bool) -> None:
         console.print(f"Left out: {fault}", highlight=False, markup=False, soft_wrap=True)
     if finished:
         console.print(progress.leaders_table(trials))
-        for line in progress.cause_lines(trials, folder.load_adaptation()):
+        causes = progress.cause_lines(trials, folder.load_adaptation())
+        for line in filter(None, [baseline_sentence(trials), *causes]):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     else:
         console.print("No trial has finished yet.")

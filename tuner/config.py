@@ -20,7 +20,7 @@ from tuner.errors import ConfigError, did_you_mean
 __all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "dump_yaml", "load_file", "load_resolved", "resolve"]
 
 # Options that may change when a run goes on: budgets, and where the same data now lies. All others decide the numbers.
-RESUMABLE_KEYS = ("data", "trials", "time_limit", "confirm", "force")
+RESUMABLE_KEYS = ("data", "trials", "time_limit", "target_objective", "confirm", "force")
 
 # Options of version 1 of the file; a later version keeps reading it.
 SCHEMA_VERSION = 1
@@ -140,7 +140,18 @@ class SearchConfig(pydantic.BaseModel):
         True,
         description="Do not narrow the ranges of later trials by what made earlier ones unstable.",
     )
-    algorithm: Literal["tpe", "random"] = pydantic.Field("tpe", description="How configurations are proposed.")
+    algorithm: Literal["tpe", "random", "grid", "cmaes", "gp", "qmc"] = pydantic.Field(
+        "tpe",
+        description="How configurations are proposed; grid tries all combinations, of ranges without steps both ends "
+        "and the middle.",
+    )
+    baseline: dict[str, str] = pydantic.Field(
+        default_factory=dict,
+        description="Your own configuration, tried after the default one: a YAML file, or NAME=VALUE,NAME=VALUE.",
+    )
+    target_objective: float | None = pydantic.Field(
+        None, description="End the search when a trial has an objective of this or less."
+    )
     pruner: Literal["asha", "hyperband", "median", "none"] = pydantic.Field(
         "asha",
         description="End trials early that others are ahead of at the same epoch; none trains all to the end.",
@@ -175,6 +186,11 @@ class SearchConfig(pydantic.BaseModel):
             return value
         return {name: _range_text(bounds) for name, bounds in value.items()}
 
+    @pydantic.field_validator("baseline", mode="before")
+    @classmethod
+    def _baseline_texts(cls, value: object) -> object:
+        return _baseline(value) if isinstance(value, str) else cls._fixed_texts(value)
+
     @pydantic.field_validator("fix", mode="before")
     @classmethod
     def _fixed_texts(cls, value: object) -> object:
@@ -189,6 +205,28 @@ def _range_text(bounds: object) -> object:
         return bounds
     numeric = all(isinstance(bound, int | float) and not isinstance(bound, bool) for bound in bounds)
     return ":".join(map(str, bounds)) if numeric and len(bounds) == 2 else ",".join(map(str, bounds))
+
+
+def _baseline(text: str) -> dict[str, str]:
+    """A configuration written out as `NAME=VALUE,NAME=VALUE`, or the YAML file that holds one.
+
+    Raises:
+        ValueError: It is neither.
+    """
+    if "=" in text and not Path(text).is_file():
+        pairs = [pair.partition("=") for pair in text.split(",")]
+        if all(name.strip() and equals and value.strip() for name, equals, value in pairs):
+            return {name.strip(): value.strip() for name, _, value in pairs}
+        raise ValueError(f"{text!r} is not of the form NAME=VALUE,NAME=VALUE")
+    try:
+        content = load_file(Path(text))
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    # The config.yaml of a bundle has the configuration one level down.
+    content = content.get("hyperparameters", content)
+    if not isinstance(content, dict) or not all(isinstance(value, str | int | float) for value in content.values()):
+        raise ValueError(f"{text!r} must hold `name: value` lines, one for each hyperparameter")
+    return {str(name): str(value).lower() if isinstance(value, bool) else str(value) for name, value in content.items()}
 
 
 def resolve(flags: Mapping[str, Any], file: Path | None) -> SearchConfig:

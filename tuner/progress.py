@@ -36,6 +36,7 @@ from tuner.records import (
 )
 from tuner.search.plan import SEEDS
 from tuner.stability.adaptation import adaptation_lines
+from tuner.stability.baseline import baseline_sentence
 from tuner.stability.explanation import explained, frequent_causes
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
@@ -386,7 +387,8 @@ def leaders_table(trials: Sequence[TrialRecord]) -> Table:
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
         # Text: messages of exceptions have brackets in them, which rich would take for markup.
         margin = trial.margin.text if trial.margin else ""
-        table.add_row(str(trial.number), objective, stability, margin, Text(told), Text(explained(trial)))
+        number = f"{trial.number} (baseline)" if trial.is_baseline else str(trial.number)
+        table.add_row(number, objective, stability, margin, Text(told), Text(explained(trial)))
     return table
 
 
@@ -407,6 +409,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             else f"Not stable (below {STABLE}): try more trials, or lower rates with --range learning_rate=...",
         ]
         lines += [_margin_line(best.margin)] if best.margin else []
+        lines += filter(None, [baseline_sentence(trials)])
         calmer = next((trial for trial in rivals(trials) if (trial.stability or -1.0) >= STABLE), None)
         if stability < STABLE and calmer is not None:
             lines.append(

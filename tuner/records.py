@@ -477,6 +477,7 @@ class TrialRecord:
         started, finished: Unix time in seconds, or None.
         margin: Stability margin; None if it was not measured.
         faults: Records of it that are damaged and left out, a sentence each.
+        is_baseline: Whether it is the user's own configuration.
     """
 
     number: int
@@ -491,6 +492,7 @@ class TrialRecord:
     message: str = ""
     margin: StabilityMargin | None = None
     faults: tuple[str, ...] = ()
+    is_baseline: bool = False
 
     @property
     def kept_epochs(self) -> int | None:

@@ -202,6 +202,7 @@ class RunFolder:
         self.lock_file = root / ".lock"
         self.confirm_file = root / "confirm.json"
         self.adaptation_file = root / "adaptation.json"
+        self.ending_file = root / "ending.json"
         self.report_file = root / "report.html"
         self.test_file = root / "test.json"
         self.space_file = root / "space.py"
@@ -215,7 +216,7 @@ class RunFolder:
         with storage_errors(root):
             # What was measured on other data or settings, before the first trial.
             shutil.rmtree(folder.margins_dir, ignore_errors=True)
-            for file in (folder.rate_range_file, folder.adaptation_file):
+            for file in (folder.rate_range_file, folder.adaptation_file, folder.ending_file):
                 file.unlink(missing_ok=True)
             folder.trials_dir.mkdir(exist_ok=True)
             folder.logs_dir.mkdir(exist_ok=True)
@@ -279,7 +280,7 @@ class RunFolder:
         for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir):
             shutil.rmtree(folder, ignore_errors=True)
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
-        for file in (*files, self.rate_range_file, self.adaptation_file):
+        for file in (*files, self.rate_range_file, self.adaptation_file, self.ending_file):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.root.rmdir()
@@ -299,6 +300,10 @@ class RunFolder:
     def load_adaptation(self) -> Adaptation:
         """Which ranges the search has narrowed; no step before it did."""
         return read_json(self.adaptation_file, Adaptation) if self.adaptation_file.is_file() else Adaptation()
+
+    def load_ending(self) -> str:
+        """Why the search ended before its budget was used up; empty if it did not."""
+        return read_json(self.ending_file, str) if self.ending_file.is_file() else ""
 
     def load_environment(self) -> dict[str, str]:
         """Versions, hardware and command of the last start; empty before the first worker started."""

@@ -11,8 +11,10 @@ import pytest
 from keras_tuner.engine import trial as trial_module
 
 from tuner.config import SearchConfig
+from tuner.errors import ConfigError
 from tuner.records import Outcome
 from tuner.search.oracle import StudyOracle
+from tuner.search.ranges import baseline_space
 from tuner.search.study import Study, load_trials
 from tuner.store import RunFolder
 
@@ -39,11 +41,13 @@ def end(oracle: StudyOracle, trial: trial_module.Trial, objective: float, outcom
 
 
 def proposals(folder: RunFolder, space: Any, *, count: int = NUM_TRIALS) -> list[dict[str, Any]]:
-    """The values of some trials, each ended with a made-up objective."""
+    """The values of some trials, each ended with a made-up objective; fewer when there are no more configurations."""
     made = oracle(folder, space, max_trials=count)
-    values = []
+    values: list[dict[str, Any]] = []
     for index in range(count):
         trial = made.create_trial("tuner0")
+        if trial.status == trial_module.TrialStatus.STOPPED:
+            break
         values.append(dict(trial.hyperparameters.values))
         end(made, trial, float(index % 7))
     return values
@@ -196,8 +200,10 @@ def test_a_conditional_parent_may_be_fixed(folder: RunFolder) -> None:
     assert all(values.keys() == {"use_l2", "l2"} for values in proposals(folder, hp, count=5))
 
 
-def test_an_empty_space_has_trials_without_values(folder: RunFolder) -> None:
-    assert proposals(folder, keras_tuner.HyperParameters(), count=2) == [{}, {}]
+def test_a_space_without_hyperparameters_has_one_trial(folder: RunFolder) -> None:
+    assert proposals(folder, keras_tuner.HyperParameters(), count=2) == [{}]
+    assert folder.load_ending() == "the search space has no hyperparameters to search, so there is one trial"
+    assert not RunFolder(folder.root.with_name("other")).load_ending()
 
 
 # --- the course of a search --------------------------------------------------------------------------------------
@@ -276,3 +282,92 @@ def test_tpe_runs_through_a_conditional_space_without_warnings(folder: RunFolder
     for index in range(13):
         end(made, made.create_trial("tuner0"), float(index % 5))
     assert len({str(trial.hyperparameters) for trial in load_trials(folder)}) > 7
+
+
+# --- no configuration twice ----------------------------------------------------------------------------------------
+
+
+def small_space() -> keras_tuner.HyperParameters:
+    """Nine configurations: three without the condition, and three times two with it."""
+    hp = keras_tuner.HyperParameters()
+    hp.Float("rate", 0.1, 0.3, step=0.1)
+    hp.Boolean("deep")
+    with hp.conditional_scope("deep", [True]):
+        hp.Choice("filters", [8, 16])
+    return hp
+
+
+def run_all(folder: RunFolder, algorithm: Any, *, max_trials: int = 30, **options: Any) -> list[dict[str, Any]]:
+    """All trials of a search, each in an oracle of its own, the objective falling from trial to trial."""
+    values = []
+    while True:
+        study = Study(folder, algorithm=algorithm)
+        made = StudyOracle(study, max_trials=max_trials, hyperparameters=small_space(), **options)
+        trial = made.create_trial("tuner0")
+        if trial.status == trial_module.TrialStatus.STOPPED:
+            return values
+        values.append(dict(trial.hyperparameters.values))
+        end(made, trial, -float(len(values)))
+
+
+@pytest.mark.parametrize("algorithm", ["tpe", "random", "grid"])
+def test_all_configurations_are_tried_once_and_then_the_search_ends(folder: RunFolder, algorithm: Any) -> None:
+    values = run_all(folder, algorithm)
+    assert len(values) == len({str(sorted(each.items())) for each in values}) == 9
+    what = "grid" if algorithm == "grid" else "space"
+    assert folder.load_ending() == f"all 9 configurations of the {what} were tried"
+    assert [trial.outcome for trial in load_trials(folder)] == [Outcome.COMPLETED] * 9
+
+
+def test_running_trials_count_as_tried(folder: RunFolder) -> None:
+    made = StudyOracle(Study(folder), max_trials=30, hyperparameters=small_space())
+    values = [dict(made.create_trial("tuner0").hyperparameters.values) for _ in range(9)]
+    assert len({str(sorted(each.items())) for each in values}) == 9
+    assert made.create_trial("tuner0").status == trial_module.TrialStatus.STOPPED
+
+
+def test_the_budget_may_end_before_the_space_does(folder: RunFolder) -> None:
+    assert len(run_all(folder, "random", max_trials=8)) == 8
+    assert folder.load_ending() == ""
+
+
+# --- what the user gives -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected", "numbers"),
+    [
+        ({"filters": "16"}, {"rate": 0.1, "deep": True, "filters": 16}, [1]),
+        ({"rate": "0.3", "deep": "no"}, {"rate": 0.3, "deep": False}, [1]),
+        ({"rate": "0.1"}, {"rate": 0.1, "deep": False}, [0]),
+    ],
+)
+def test_the_baseline_is_tried_after_the_defaults(
+    folder: RunFolder, given: dict[str, str], expected: dict[str, Any], numbers: list[int]
+) -> None:
+    run_all(folder, "tpe", max_trials=3, baseline=baseline_space(small_space(), given))
+    trials = load_trials(folder)
+    assert [trial.number for trial in trials if trial.is_baseline] == numbers
+    assert trials[numbers[0]].hyperparameters == expected
+    assert trials[0].hyperparameters == {"rate": 0.1, "deep": False}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"filtres": "8"}, r"--baseline filtres=8: this space has no hyperparameter.*Did you mean 'filters'"),
+        ({"rate": "0.7"}, r"--baseline rate=0.7: the search covers 0.1 to 0.3 .*Widen it with --range"),
+        ({"filters": "9"}, r"--baseline filters=9: 9 is not possible here"),
+        ({"rate": "fast"}, r"--baseline rate=fast: 'fast' is not a number"),
+    ],
+)
+def test_a_baseline_outside_the_space_is_refused(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        baseline_space(small_space(), given)
+
+
+@pytest.mark.parametrize(("target", "count"), [(-2.0, 2), (-2.1, 3), (None, 5)])
+def test_the_search_ends_when_the_target_is_reached(folder: RunFolder, target: float | None, count: int) -> None:
+    assert len(run_all(folder, "random", max_trials=5, target=target)) == count
+    told = f"trial {count - 1} reached the target: its objective is -{count}.000" if target else ""
+    assert folder.load_ending() == told

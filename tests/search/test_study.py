@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import math
 import re
 import sqlite3
@@ -30,7 +31,14 @@ def folder(tmp_path: Path) -> RunFolder:
     return RunFolder.create(tmp_path / "run", SearchConfig())
 
 
-def suggest(trial: optuna.Trial) -> dict[str, Any]:
+def suggest(study: Study, trial: optuna.Trial) -> dict[str, Any]:
+    """What is proposed for a trial, stored as the oracle does it."""
+    if not study.is_proposed(trial.number):
+        trial = study.propose(trial.number, space(study.draft(trial.number)))
+    return space(trial)
+
+
+def space(trial: Any) -> dict[str, Any]:
     """A small conditional space."""
     params: dict[str, Any] = {
         "rate": trial.suggest_float("rate", 1e-4, 1e-1, log=True),
@@ -56,7 +64,7 @@ def run_trials(study: Study, count: int) -> list[dict[str, Any]]:
     done = []
     for _ in range(count):
         trial = ask(study)
-        done.append(suggest(trial))
+        done.append(suggest(study, trial))
         study.finish(trial.number, value(done[-1]), outcome=Outcome.COMPLETED)
     return done
 
@@ -79,8 +87,8 @@ def test_the_first_trial_can_be_given_and_only_the_first(folder: RunFolder) -> N
     study = Study(folder)
     first = {"rate": 0.01, "blocks": 2, "l2?": True, "l2": 1e-4}
     study.enqueue_first(first)
-    study.enqueue_first({"rate": 0.001})
-    assert suggest(ask(study)) == first
+    study.enqueue_first({"rate": 0.001}, is_last_baseline=True)
+    assert suggest(study, ask(study)) == first
     study.enqueue_first(first)
     assert ask(study).number == 1
     assert [trial.outcome for trial in load_trials(folder)] == [Outcome.RUNNING, Outcome.RUNNING]
@@ -97,7 +105,7 @@ def test_the_record_of_a_trial_from_begin_to_end(folder: RunFolder) -> None:
         None,
     )
     trial = ask(study)
-    suggest(trial)
+    suggest(study, trial)
     assert load_trials(folder)[0].hyperparameters == {}
     study.describe(0, {"rate": 0.01, "fixed": "adam"})
     study.report(0, 0, objective=0.25, loss=2.5)
@@ -169,23 +177,28 @@ def test_a_trial_put_back_is_the_same_trial_again(folder: RunFolder) -> None:
     study = Study(folder, seed=5)
     run_trials(study, 2)
     trial = ask(study)
-    params = suggest(trial)
+    params = suggest(study, trial)
     assert study.give_back(crashed=False) == [2]
     assert load_trials(folder)[2].outcome is Outcome.WAITING
-    again = ask(Study(folder, seed=5))
+    study = Study(folder, seed=5)
+    again = ask(study)
     assert again.number == 2
-    assert suggest(again) == params
+    assert suggest(study, again) == params
 
 
+@pytest.mark.parametrize("is_stored", [False, True])
 def test_a_trial_killed_while_it_was_proposed_is_the_same_as_if_it_had_not_been(
-    folder: RunFolder, tmp_path: Path
+    folder: RunFolder, tmp_path: Path, is_stored: bool
 ) -> None:
     uninterrupted = run_trials(Study(RunFolder.create(tmp_path / "other", SearchConfig()), seed=5), 1)
-    trial = ask(Study(folder, seed=5))
-    trial.suggest_float("rate", 1e-4, 1e-1, log=True)
+    study = Study(folder, seed=5)
+    trial = ask(study)
+    params = space(study.draft(trial.number))
+    if is_stored:
+        study.propose(trial.number, params).suggest_float("rate", 1e-4, 1e-1, log=True)
     study = Study(folder, seed=5)
     study.give_back(crashed=False)
-    assert [suggest(ask(study))] == uninterrupted
+    assert [suggest(study, ask(study))] == uninterrupted
 
 
 def test_a_trial_put_back_waits_even_when_the_budget_is_used_up(folder: RunFolder) -> None:
@@ -261,7 +274,7 @@ def test_a_resumed_search_proposes_what_an_uninterrupted_one_does(tmp_path: Path
         study = Study(parts, algorithm=algorithm, seed=3)
         study.give_back(crashed=False)
         proposed += run_trials(study, part)
-        suggest(ask(study))  # Interrupted.
+        suggest(study, ask(study))  # Interrupted.
     assert proposed == expected
     assert [trial.hyperparameters for trial in load_trials(whole)] == expected
 
@@ -291,6 +304,34 @@ def test_derived_seeds_are_distinct_and_in_range() -> None:
     assert len(seeds) == 18
     assert all(0 <= seed < 2**31 for seed in seeds)
     assert derive_seed(0, 7) == derive_seed(0, 7)
+
+
+def test_another_attempt_draws_another_configuration_and_the_same_one_again(folder: RunFolder) -> None:
+    study = Study(folder, algorithm="random", seed=3)
+    number = ask(study).number
+    drawn = [space(study.draft(number, attempt=attempt)) for attempt in (0, 1, 2, 1)]
+    assert drawn[1] == drawn[3]
+    assert drawn[0] != drawn[1] != drawn[2]
+    assert not study.is_proposed(number)
+
+
+@pytest.mark.parametrize("algorithm", ["cmaes", "gp", "qmc"])
+def test_other_algorithms_run_or_say_what_to_install(folder: RunFolder, algorithm: Any) -> None:
+    needed = {"cmaes": "cmaes", "gp": "torch", "qmc": "scipy"}[algorithm]
+    if importlib.util.find_spec(needed) is None:
+        with pytest.raises(EnvironmentFault, match=rf"'{algorithm}' needs {needed}.*pip install {needed}"):
+            Study(folder, algorithm=algorithm)
+        return
+    study = Study(folder, algorithm=algorithm)
+    assert len({str(params) for params in run_trials(study, 4)}) == 4
+
+
+def test_a_withdrawn_trial_is_seen_by_nobody(folder: RunFolder) -> None:
+    study = Study(folder)
+    study.withdraw(ask(study).number)
+    assert load_trials(folder) == []
+    assert study.tried() == []
+    assert ask(study, max_trials=1).number == 1
 
 
 # --- the file ----------------------------------------------------------------------------------------------------

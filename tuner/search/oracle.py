@@ -6,6 +6,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -15,7 +16,9 @@ from keras_tuner.engine import hyperparameters as hyperparameter_types
 from keras_tuner.engine import trial as trial_module
 
 from tuner.records import HyperparameterValue, Outcome
+from tuner.search.grid import ValuesOf, combinations, every_value, grid_values, num_combinations, steps
 from tuner.search.pruning import PrunerName, prune_reason
+from tuner.search.sampling import Draft
 from tuner.search.study import Study
 from tuner.stability.adaptation import SearchRange
 
@@ -25,8 +28,9 @@ __all__ = ["OBJECTIVE", "StudyOracle"]
 OBJECTIVE = keras_tuner.Objective("objective", "min")
 # (number of the next trial, ranges) to those of the ranges that it is proposed from narrower ones of.
 Adapt = Callable[[int, Mapping[str, SearchRange]], Mapping[str, tuple[float, float]]]
-# Share of a step by which a range may miss a whole number of steps.
-STEP_TOLERANCE = 1e-8
+# Draws of one trial that may be configurations of earlier trials, before the first one that is not is looked for in
+# the list of all. Source: convention; with a hundredth of a space left, two draws in three hit it within a hundred.
+MAX_DRAWS = 100
 
 
 class StudyOracle(keras_tuner.Oracle):
@@ -41,6 +45,8 @@ class StudyOracle(keras_tuner.Oracle):
         hyperparameters: Search space, or None to have the tuner discover it.
         adapt: Narrows ranges by what finished trials tell; None leaves them as they are.
         pruner: Which trials are ended early.
+        baseline: The space with the user's own configuration as its defaults, or None.
+        target: The search ends when a trial has an objective of this or less; None: when its budget is used up.
     """
 
     def __init__(
@@ -51,11 +57,15 @@ class StudyOracle(keras_tuner.Oracle):
         hyperparameters: keras_tuner.HyperParameters | None = None,
         adapt: Adapt | None = None,
         pruner: PrunerName = "none",
+        baseline: keras_tuner.HyperParameters | None = None,
+        target: float | None = None,
     ) -> None:
         super().__init__(objective=OBJECTIVE, max_trials=max_trials, hyperparameters=hyperparameters)
         self.study = study
         self._adapt = adapt
         self._pruner: PrunerName = pruner
+        self._baseline = baseline
+        self._target = target
         self.verbose = 0
         self.outcomes: dict[str, tuple[Outcome, str]] = {}
         for number, values, score in study.finished():
@@ -70,17 +80,73 @@ class StudyOracle(keras_tuner.Oracle):
         self.trials[trial.trial_id] = trial
 
     def create_trial(self, tuner_id: str) -> trial_module.Trial:
-        """The next trial, or one with status STOPPED when the budget is used up."""
+        """The next trial, or one with status STOPPED when the budget or the search space is used up."""
         space = self.get_space()
-        self.study.enqueue_first(_suggest(space, _Defaults()))
-        proposal = self.study.ask(self.max_trials)
+        self._enqueue_first()
+        proposal = self.study.ask(self.max_trials, may_start=not self._is_at_end())
+        narrowed: Mapping[str, tuple[float, float]] = {}
+        if proposal is not None and not self.study.is_proposed(proposal.number):
+            narrowed = self._narrowed(proposal.number)
+            proposal = self._propose(proposal.number, narrowed)
         if proposal is None:
             return trial_module.Trial(space, trial_id="none", status=trial_module.TrialStatus.STOPPED)
-        _suggest(space, proposal, self._adapt(proposal.number, _ranges(space)) if self._adapt else {})
+        _suggest(space, proposal, narrowed)
         self.study.describe(proposal.number, dict(space.values))
         trial = trial_module.Trial(space, trial_id=str(proposal.number), status=trial_module.TrialStatus.RUNNING)
         self.trials[trial.trial_id] = trial
         return trial
+
+    def _enqueue_first(self) -> None:
+        """The first trial tries the defaults, the second the user's own configuration, if it is another one."""
+        # A grid has its own order, and not every default is in it.
+        first = [_suggest(self.get_space(), _Defaults())] if self.study.algorithm != "grid" else []
+        if self._baseline is not None:
+            own = _suggest(self.get_space(), _Given(_default_values(self._baseline)))
+            first = [*(each for each in first if each != own), own]
+        self.study.enqueue_first(*first, is_last_baseline=self._baseline is not None)
+
+    def _is_at_end(self) -> bool:
+        """Whether the search is over before its budget is used up; the reason is noted."""
+        best = self.study.best_objective()
+        if self._target is not None and best is not None and best[0] <= self._target:
+            self.study.end(f"trial {best[1]} reached the target: its objective is {best[0]:.3f}")
+            return True
+        values_of = grid_values if self.study.algorithm == "grid" else every_value
+        size = num_combinations(self.get_space(), values_of)
+        if size > self.max_trials or not self._all_tried(values_of):
+            return False
+        self.study.end(
+            "the search space has no hyperparameters to search, so there is one trial"
+            if size == 1
+            else f"all {int(size):,} configurations of the {'grid' if values_of is grid_values else 'space'} were tried"
+        )
+        return True
+
+    def _all_tried(self, values_of: ValuesOf) -> bool:
+        known = {_key(values) for values in self.study.tried()}
+        return all(_key(values) in known for values in combinations(self.get_space(), values_of))
+
+    def _propose(self, number: int, narrowed: Mapping[str, tuple[float, float]]) -> optuna.Trial | None:
+        """A configuration that no other trial has; None, and the trial is gone, if there is none."""
+        known = {_key(values) for values in self.study.tried(besides=number)}
+        space = self.get_space()
+        for attempt in range(MAX_DRAWS if self.study.algorithm != "grid" else 0):
+            params = _suggest(space, self.study.draft(number, attempt=attempt), narrowed)
+            if _key(space.values) not in known:
+                return self.study.propose(number, params)
+        values_of = grid_values if self.study.algorithm == "grid" else every_value
+        untried = (values for values in combinations(space, values_of) if _key(values) not in known)
+        values = next(untried, None)
+        if values is None:
+            self.study.withdraw(number)
+            return None
+        return self.study.propose(number, _suggest(space, _Given(values)))
+
+    def _narrowed(self, number: int) -> Mapping[str, tuple[float, float]]:
+        """Narrower ranges for a new trial."""
+        if self._adapt is None or self.study.algorithm == "grid":
+            return {}
+        return self._adapt(number, _ranges(self.get_space()))
 
     def report_epoch(self, trial_id: str, epoch: int, *, objective: float, loss: float, max_epochs: int) -> str:
         """Store what an epoch was judged.
@@ -129,6 +195,25 @@ class _Defaults:
     """Stands in for an Optuna trial, for the trial that tries the defaults."""
 
 
+@dataclass(frozen=True)
+class _Given:
+    """Stands in for an Optuna trial whose values by hyperparameter are given."""
+
+    values: Mapping[str, HyperparameterValue]
+
+
+def _default_values(space: keras_tuner.HyperParameters) -> dict[str, HyperparameterValue]:
+    _suggest(space, _Defaults())
+    return dict(space.values)
+
+
+def _key(values: Mapping[str, HyperparameterValue]) -> str:
+    """What two equal configurations have in common; floats in steps differ in their last digits."""
+    return json.dumps(
+        [(name, f"{value:.9g}" if isinstance(value, float) else value) for name, value in sorted(values.items())]
+    )
+
+
 def _ranges(space: keras_tuner.HyperParameters) -> dict[str, SearchRange]:
     """The numbers of a space whose range may be narrowed: those without steps, and of one range each."""
     counts = Counter(hyperparameter.name for hyperparameter in space.space)
@@ -154,7 +239,7 @@ def _is_plain_int(hyperparameter: Any) -> bool:
 
 def _suggest(
     space: keras_tuner.HyperParameters,
-    proposal: optuna.Trial | _Defaults,
+    proposal: optuna.Trial | Draft | _Defaults | _Given,
     narrowed: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> dict[str, HyperparameterValue]:
     """Fill a space with values, parents before children, only what is active.
@@ -176,11 +261,12 @@ def _suggest(
         if isinstance(hyperparameter, hyperparameter_types.Fixed):
             space.values[hyperparameter.name] = hyperparameter.value
             continue
-        value = (
-            _default(hyperparameter)
-            if isinstance(proposal, _Defaults)
-            else _suggest_one(proposal, names[index], hyperparameter, narrowed.get(hyperparameter.name))
-        )
+        if isinstance(proposal, _Defaults):
+            value = _default(hyperparameter)
+        elif isinstance(proposal, _Given):
+            value = proposal.values[hyperparameter.name]
+        else:
+            value = _suggest_one(proposal, names[index], hyperparameter, narrowed.get(hyperparameter.name))
         space.values[hyperparameter.name] = parameters[names[index]] = value
     return parameters
 
@@ -205,23 +291,13 @@ def _default(hyperparameter: Any) -> HyperparameterValue:
     default: HyperparameterValue = hyperparameter.default
     if getattr(hyperparameter, "step", None) is None:
         return default
-    nearest: float = min(_steps(hyperparameter), key=lambda value: abs(value - default))
+    nearest: float = min(steps(hyperparameter), key=lambda value: abs(value - default))
     return default if math.isclose(nearest, hyperparameter.default) else nearest
 
 
-def _steps(hyperparameter: Any) -> list[Any]:
-    """All values of a range in steps, of the type that the space declares."""
-    low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
-    if hyperparameter.sampling == "linear":
-        # Keras Tuner's own list lacks the last value where the division is inexact, such as 0.5 // 0.1.
-        return [low + index * step for index in range(int((high - low) / step + STEP_TOLERANCE) + 1)]
-    return [
-        round(value) if isinstance(hyperparameter, hyperparameter_types.Int) else value
-        for value in hyperparameter.values
-    ]
-
-
-def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any, narrowed: tuple[float, float] | None) -> Any:
+def _suggest_one(
+    proposal: optuna.Trial | Draft, name: str, hyperparameter: Any, narrowed: tuple[float, float] | None
+) -> Any:
     """Ask Optuna for one value. A logarithmic range in steps becomes a choice among its few values."""
     if isinstance(hyperparameter, hyperparameter_types.Boolean):
         return proposal.suggest_categorical(name, [False, True])
@@ -231,8 +307,8 @@ def _suggest_one(proposal: optuna.Trial, name: str, hyperparameter: Any, narrowe
     step = hyperparameter.step
     if step is not None and narrowed is None:
         if hyperparameter.sampling != "linear":
-            return proposal.suggest_categorical(name, [*_steps(hyperparameter)])
-        high = _steps(hyperparameter)[-1]
+            return proposal.suggest_categorical(name, [*steps(hyperparameter)])
+        high = steps(hyperparameter)[-1]
     is_log = hyperparameter.sampling == "log"
     if isinstance(hyperparameter, hyperparameter_types.Int):
         return proposal.suggest_int(name, int(low), int(high), log=is_log, step=step or 1)

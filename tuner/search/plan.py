@@ -88,7 +88,7 @@ def unmeasured(folder: RunFolder, plan: ConfirmPlan) -> list[int]:
 def is_finished(folder: RunFolder, config: SearchConfig) -> bool:
     """Whether a run has nothing left to do: all trials, and the confirmation if one is wanted."""
     trials = load_trials(folder)
-    if len(rank(trials)) < config.trials:
+    if len(rank(trials)) < config.trials and not folder.load_ending():
         return False
     if not config.confirm or not finalists(trials, 1):
         return True

@@ -20,7 +20,7 @@ from keras_tuner.engine import hyperparameters as kinds
 
 from tuner.errors import ConfigError, did_you_mean
 
-__all__ = ["apply_ranges", "is_possible", "value_text"]
+__all__ = ["apply_ranges", "baseline_space", "is_possible", "value_text"]
 
 Value = bool | int | float | str
 
@@ -32,7 +32,7 @@ class _MistakeError(Exception):
     """One setting that cannot be applied; the message is complete."""
 
 
-def apply_ranges(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str]) -> Any:
+def apply_ranges(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str], option: str = "fix") -> Any:
     """Return a copy of a space in which the user's ranges and fixed values hold, and every default lies inside.
 
     Conditions and names stay as they are, so that a `build(hp)` meets the changed hyperparameters wherever it asks.
@@ -41,6 +41,7 @@ def apply_ranges(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, s
         space: A `keras_tuner.HyperParameters`; it is not changed.
         ranges: Name to `LOW:HIGH`, `A,B,C` or `VALUE`.
         fixed: Name to `VALUE`.
+        option: Which option fixes them, for the messages.
 
     Returns:
         A `keras_tuner.HyperParameters` whose values are the defaults.
@@ -48,12 +49,12 @@ def apply_ranges(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, s
     Raises:
         ConfigError: Unknown names, values that do not fit, settings that exclude each other; all are named at once.
     """
-    mistakes = _misnamed(space, ranges=ranges, fixed=fixed)
+    mistakes = _misnamed(space, ranges=ranges, fixed=fixed, option=option)
     parents = {condition.name for hp in space.space for condition in hp.conditions}
     changed, fixed_names = [], list(fixed)
     for hp in space.space:
         try:
-            changed.append(_changed(hp, ranges=ranges, fixed=fixed, is_parent=hp.name in parents))
+            changed.append(_changed(hp, ranges=ranges, fixed=fixed, is_parent=hp.name in parents, option=option))
         except _MistakeError as mistake:
             mistakes.append(str(mistake))
             changed.append(hp)
@@ -68,6 +69,28 @@ def apply_ranges(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, s
     result = kinds.HyperParameters()
     result.merge(changed)
     return result
+
+
+def baseline_space(space: Any, baseline: Mapping[str, str]) -> Any:
+    """The space with nothing left but the user's own configuration, as its defaults.
+
+    Args:
+        space: With the user's ranges in it.
+        baseline: Name to `VALUE`; what is not named keeps its default.
+
+    Raises:
+        ConfigError: Unknown names, or values that the search would not try; all are named at once.
+    """
+    fixed = apply_ranges(space, ranges={}, fixed=baseline, option="baseline")
+    mistakes = [
+        f"  --baseline {old.name}={baseline[old.name]}: the search covers {_values_text(old)}. Widen it with --range, "
+        "or leave it out."
+        for old, new in zip(space.space, fixed.space, strict=True)
+        if old.name in baseline and not is_possible(old, new.value)
+    ]
+    if mistakes:
+        raise ConfigError("Invalid settings of hyperparameters:\n" + "\n".join(mistakes))
+    return fixed
 
 
 def is_possible(hp: Any, value: object) -> bool:
@@ -93,12 +116,12 @@ def value_text(value: object) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _misnamed(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str]) -> list[str]:
+def _misnamed(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str], option: str) -> list[str]:
     known = list(dict.fromkeys(hp.name for hp in space.space))
     mistakes = [
-        f"--{option} {name}={text}: this space has no hyperparameter {name!r}.{did_you_mean(name, known)} "
+        f"--{word} {name}={text}: this space has no hyperparameter {name!r}.{did_you_mean(name, known)} "
         f"Known: {', '.join(known)}."
-        for option, settings in (("range", ranges), ("fix", fixed))
+        for word, settings in (("range", ranges), (option, fixed))
         for name, text in settings.items()
         if name not in known
     ]
@@ -108,10 +131,10 @@ def _misnamed(space: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str]
     ]
 
 
-def _changed(hp: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str], is_parent: bool) -> Any:
+def _changed(hp: Any, *, ranges: Mapping[str, str], fixed: Mapping[str, str], is_parent: bool, option: str) -> Any:
     """The hyperparameter as the user wants it; itself, if nothing was said about it."""
     if hp.name in fixed:
-        return _fixed(hp, fixed[hp.name], option="fix", is_parent=is_parent)
+        return _fixed(hp, fixed[hp.name], option=option, is_parent=is_parent)
     if hp.name not in ranges:
         return hp
     text = ranges[hp.name].strip()

@@ -117,6 +117,8 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
         if folder.config_file.is_file() and _has_begun(folder, config):
             _check_same_data(folder, data.record)
             folder.save_config(config)
+            # The budget may have grown; a search that is at its end says so again.
+            folder.ending_file.unlink(missing_ok=True)
         else:
             folder = RunFolder.create(root, config)
             _copy_space(config, folder)

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-import warnings
-import zlib
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,8 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.errors import EnvironmentFault
 from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
 from tuner.search.pruning import Rival
-from tuner.search.seeds import derive_seed
-from tuner.store import RunFolder
+from tuner.search.sampling import AlgorithmName, Draft, StoredProposals, require_packages
+from tuner.store import RunFolder, write_json
 
 __all__ = ["Study", "load_trials", "storage_faults"]
 
@@ -40,30 +37,97 @@ class Study:
         algorithm: How configurations are proposed.
         seed: Search seed; proposal n follows from (seed, n), so that a resumed search proposes what an uninterrupted
             one does.
+
+    Raises:
+        EnvironmentFault: The storage cannot be used, or a package that the algorithm needs is missing.
     """
 
-    def __init__(self, folder: RunFolder, *, algorithm: Literal["tpe", "random"] = "tpe", seed: int = 0) -> None:
+    def __init__(self, folder: RunFolder, *, algorithm: AlgorithmName = "tpe", seed: int = 0) -> None:
+        require_packages(algorithm)
+        self.algorithm = algorithm
+        self._folder = folder
+        self._seed = seed
         with storage_faults(folder):
             self._storage = _storage(folder)
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=STUDY_NAME,
                 direction="minimize",
-                sampler=SeededSampler(algorithm, seed),
+                sampler=StoredProposals(),
                 load_if_exists=True,
             )
 
-    def enqueue_first(self, params: dict[str, HyperparameterValue]) -> None:
-        """Make these the parameters of the first trial, unless there already is one."""
-        if not self._trials():
-            self._study.enqueue_trial(params)
+    def enqueue_first(self, *configurations: dict[str, HyperparameterValue], is_last_baseline: bool = False) -> None:
+        """Make these the parameters of the first trials, unless there already is one.
 
-    def ask(self, max_trials: int) -> optuna.Trial | None:
-        """The next trial to run, one that waits before a new one; None when the budget is used up."""
+        Args:
+            configurations: Parameters of each.
+            is_last_baseline: Whether the last one is the user's own configuration.
+        """
+        if self._trials():
+            return
+        for number, params in enumerate(configurations, start=1):
+            is_baseline = is_last_baseline and number == len(configurations)
+            self._study.enqueue_trial(params, user_attrs={"baseline": True} if is_baseline else None)
+
+    def draft(self, number: int, *, attempt: int = 0) -> Draft:
+        """What the algorithm proposes for a trial; nothing of it is stored.
+
+        Args:
+            number: Of a trial that was asked for.
+            attempt: 0 first; others draw again.
+        """
+        trial = self._storage.get_trial(self._trial_id(number))
+        return Draft(self._study, trial, algorithm=self.algorithm, seed=self._seed, attempt=attempt)
+
+    def is_proposed(self, number: int) -> bool:
+        """Whether the parameters of a trial are known: it was put back, or given by the user."""
+        trial = self._storage.get_trial(self._trial_id(number))
+        return bool(trial.params) or "fixed_params" in trial.system_attrs
+
+    def propose(self, number: int, params: dict[str, HyperparameterValue]) -> optuna.Trial:
+        """Store the parameters of a trial all at once, so that one that is put back has the same ones.
+
+        Returns:
+            The trial, which now suggests these.
+        """
+        trial_id = self._trial_id(number)
+        if params:
+            self._storage.set_trial_system_attr(trial_id, "fixed_params", params)
+        return optuna.trial.Trial(self._study, trial_id)
+
+    def withdraw(self, number: int) -> None:
+        """Take back a trial for which there is no configuration left; nobody sees it any more."""
+        self._storage.set_trial_state_values(self._trial_id(number), TrialState.FAIL)
+
+    def tried(self, *, besides: int = -1) -> list[dict[str, HyperparameterValue]]:
+        """The configurations of all trials, finished, running or put back.
+
+        Args:
+            besides: Number of a trial that does not count.
+        """
+        return [
+            dict(trial.user_attrs["hyperparameters"])
+            for trial in self._trials()
+            if trial.number != besides and "hyperparameters" in trial.user_attrs
+        ]
+
+    def end(self, reason: str) -> None:
+        """Note why the search ends before its budget is used up."""
+        write_json(self._folder.ending_file, reason)
+
+    def ask(self, max_trials: int, *, may_start: bool = True) -> optuna.Trial | None:
+        """The next trial to run, one that waits before a new one; None when the budget is used up.
+
+        Args:
+            max_trials: Budget.
+            may_start: Whether there may be a new one at all.
+        """
         trials = self._trials()
-        if len(trials) >= max_trials and not any(trial.state is TrialState.WAITING for trial in trials):
-            return None
-        return self._study.ask()
+        is_new_one_allowed = may_start and len(trials) < max_trials
+        if is_new_one_allowed or any(trial.state is TrialState.WAITING for trial in trials):
+            return self._study.ask()
+        return None
 
     def report(self, number: int, epoch: int, *, objective: float, loss: float) -> None:
         """Store what an epoch was judged, and its validation loss; again for the same one when a trial runs again."""
@@ -140,55 +204,17 @@ class Study:
         """How many trials have ended, failed ones included."""
         return sum(trial.state is TrialState.COMPLETE for trial in self._trials())
 
+    def best_objective(self) -> tuple[float, int] | None:
+        """Lowest objective of the trials that were trained to their end and did not fail, and its trial."""
+        best = self.best_numbers(1)
+        values = {trial.number: trial.value for trial in self._trials() if trial.number in best}
+        return (float(values[best[0]] or 0.0), best[0]) if best else None
+
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state is not TrialState.FAIL]
 
     def _trial_id(self, number: int) -> int:
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
-
-
-class SeededSampler(optuna.samplers.BaseSampler):
-    """An Optuna sampler whose random numbers follow from (search seed, trial number) alone.
-
-    The random state of Optuna's samplers is not in its storage, so a resumed search would propose other trials.
-    """
-
-    def __init__(self, algorithm: Literal["tpe", "random"], seed: int) -> None:
-        self._algorithm = algorithm
-        self._seed = seed
-        self._number = -1
-        self._sampler: optuna.samplers.BaseSampler = optuna.samplers.RandomSampler(seed=seed)
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """Optuna's interface."""
-        return self._at(trial.number).infer_relative_search_space(study, trial)
-
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """Optuna's interface."""
-        return self._at(trial.number).sample_relative(study, trial, search_space)
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: Any
-    ) -> Any:
-        """Optuna's interface."""
-        # A sampler for each name: a trial killed between two proposals proposes the same when it is put back.
-        seed = derive_seed(self._seed, trial.number, zlib.crc32(param_name.encode()))
-        return _sampler(self._algorithm, seed).sample_independent(study, trial, param_name, param_distribution)
-
-    def _at(self, number: int) -> optuna.samplers.BaseSampler:
-        if number != self._number:
-            self._number = number
-            self._sampler = _sampler(self._algorithm, derive_seed(self._seed, number))
-        return self._sampler
-
-
-def _sampler(algorithm: Literal["tpe", "random"], seed: int) -> optuna.samplers.BaseSampler:
-    if algorithm == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    with warnings.catch_warnings():
-        # group=True, which conditional spaces need, is marked experimental.
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return optuna.samplers.TPESampler(seed=seed, multivariate=True, group=True)
 
 
 def load_trials(folder: RunFolder) -> list[TrialRecord]:
@@ -205,7 +231,8 @@ def load_trials(folder: RunFolder) -> list[TrialRecord]:
         finally:
             storage.remove_session()
             storage.engine.dispose()
-    return [_record(folder, trial) for trial in sorted(trials, key=lambda trial: trial.number)]
+    known = [trial for trial in trials if trial.state is not TrialState.FAIL]
+    return [_record(folder, trial) for trial in sorted(known, key=lambda trial: trial.number)]
 
 
 def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
@@ -232,6 +259,7 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         started=trial.datetime_start.timestamp() if trial.datetime_start else None,
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         message=str(trial.user_attrs.get("message", "")),
+        is_baseline=bool(trial.user_attrs.get("baseline", False)),
         margin=folder.load_margin(trial.number) if is_finished else None,
         faults=tuple(faults),
     )

@@ -17,9 +17,11 @@ from tuner.records import Trace
 from tuner.search.adapting import adapt
 from tuner.search.confirm import confirm
 from tuner.search.context import discover_space, judgement_of, training_data
+from tuner.search.grid import check_grid
 from tuner.search.margins import apply_swept_range
 from tuner.search.oracle import StudyOracle
 from tuner.search.plan import plan_confirmation
+from tuner.search.ranges import baseline_space
 from tuner.search.study import Study
 from tuner.search.tuner import StabilityTuner
 from tuner.stability.judgement import Judgement
@@ -64,9 +66,19 @@ def _search(
     deadline: float | None,
 ) -> None:
     config = folder.load_config()
+    if config.algorithm == "grid":
+        check_grid(space, trials=config.trials, num_others=bool(config.baseline))
     study = Study(folder, algorithm=config.algorithm, seed=config.seed)
     narrowed = functools.partial(adapt, folder) if config.adapt else None
-    oracle = StudyOracle(study, max_trials=config.trials, hyperparameters=space, adapt=narrowed, pruner=config.pruner)
+    oracle = StudyOracle(
+        study,
+        max_trials=config.trials,
+        hyperparameters=space,
+        adapt=narrowed,
+        pruner=config.pruner,
+        baseline=baseline_space(space, config.baseline) if config.baseline else None,
+        target=config.target_objective,
+    )
     tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline)
     try:
         tuner.search(epochs=config.epochs, data_findings=folder.load_dataset().findings)
