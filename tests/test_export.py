@@ -456,6 +456,22 @@ def test_an_empty_folder_by_any_name_is_filled(run, tmp_path, monkeypatch):
     assert (tmp_path / "train.py").is_file()
 
 
+@pytest.mark.parametrize("path", ["trials/0001", "trials/0000/seed_0"])
+def test_a_trial_is_repeated_from_its_record(finished_run, path):
+    number = int(path.split("/")[1])
+    run = RunFolder.open(finished_run).load_seed_runs(number)[0]
+    again = train_again(finished_run / path, None, seed=None, output=None)
+    assert (again["outcome"], again["seed"]) == (str(run.outcome), run.seed)
+    assert {name: again[name] for name in run.metrics} == run.metrics
+    assert again["stability"] == run.score.stability
+
+
+@pytest.mark.parametrize("path", ["trials/0099", "trials/0000/seed_77"])
+def test_a_trial_that_is_not_there_says_which_are(finished_run, path):
+    with pytest.raises(RunError, match=r"has no finished training to repeat.*finished: 0000, 0001"):
+        train_again(finished_run / path, None, seed=None, output=None)
+
+
 def test_retraining_refuses_an_occupied_folder_before_it_trains(bundle, monkeypatch):
     monkeypatch.setattr("tuner.retrain._train", lambda *_: pytest.fail("it trained"))
     with pytest.raises(RunError, match="exists and is not empty"):

@@ -201,6 +201,7 @@ def search(
     if not quiet:
         _say(f"Reading {config.data or 'the digits'} ...")
     folder, dataset = setup.prepare(config, root)
+    setup.note_start(folder, sys.argv[1:])
     if not quiet:
         _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
         cost = cache.estimate(folder.data_dir, dataset.spec, dataset.proposed)
@@ -475,7 +476,7 @@ def train(
     no_guard: bool,
     as_json: bool,
 ) -> None:
-    """Train an exported configuration again: CONFIG is a bundle or its config.yaml."""
+    """Train again: CONFIG is a bundle, its config.yaml, or the folder of a trial of a run, such as RUN/trials/0007."""
     with _quiet_tensorflow():
         from tuner.retrain import train_again
 

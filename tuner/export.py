@@ -39,6 +39,7 @@ from tuner.training.losses import wants_one_hot
 from tuner.training.seedrun import Training
 
 __all__ = [
+    "bundle_config",
     "export_bundle",
     "finite",
     "package_versions",
@@ -83,7 +84,7 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
     record = _chosen(folder, trial)
     run = median_seed_run(record)
     dataset = folder.load_dataset()
-    config = _bundle_config(folder, dataset, record, run)
+    config = bundle_config(folder, dataset, record, run)
     model = _trained_model(folder, dataset, config, run)
     prepared = prepared_data(folder, dataset, record.hyperparameters)
     part = cache.test_part(folder.data_dir, prepared, dataset.spec)
@@ -260,8 +261,8 @@ def _note_test_use(folder: RunFolder, run: SeedRun, test: dict[str, float]) -> l
     ]
 
 
-def _bundle_config(folder: RunFolder, dataset: DatasetRecord, record: TrialRecord, run: SeedRun) -> BundleConfig:
-    """All but the test metrics."""
+def bundle_config(folder: RunFolder, dataset: DatasetRecord, record: TrialRecord, run: SeedRun) -> BundleConfig:
+    """What one seed run of a trial was trained with and what came of it; all but the test metrics."""
     config = folder.load_config()
     fresh = record.fresh_runs if record.is_confirmed else ()
     return BundleConfig(

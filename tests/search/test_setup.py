@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,9 @@ from tuner.data import cache
 from tuner.errors import AuditError, ConfigError, DataError, EnvironmentFault, RunError
 from tuner.records import Outcome
 from tuner.search import setup
-from tuner.search.setup import choose_folder, prepare, read_data
+from tuner.search.setup import choose_folder, note_start, prepare, read_data
 from tuner.search.study import Study
-from tuner.store import RunFolder
+from tuner.store import RunFolder, write_json
 
 
 @pytest.fixture
@@ -369,3 +371,21 @@ def test_a_run_with_trials_or_held_by_another_is_not_discarded(table: Path, tmp_
     finish_trials(folder, 1)
     setup.discard_if_unused(folder)
     assert folder.config_file.is_file()
+
+
+def test_the_command_and_the_state_of_the_repository_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder.create(tmp_path / "run", SearchConfig())
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    folder.environment_file.write_text("cut sho")
+    note_start(folder, ["search", "my data", "--trials", "3"])
+    assert folder.load_environment() == {"command": "python -m tuner search 'my data' --trials 3"}
+    identity = ["-c", "user.name=x", "-c", "user.email=x@example.org"]
+    for words in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "x"]):
+        subprocess.run(["git", *words], check=True)
+    write_json(folder.environment_file, {"python": "3.11"})
+    note_start(folder, ["search"])
+    found = folder.load_environment()
+    assert re.fullmatch(r"[0-9a-f]{40}", found["git"])
+    assert found["python"] == "3.11"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import shlex
+import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +23,13 @@ from tuner.data.transformers.channels import is_value
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
 from tuner.records import DatasetRecord, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
-from tuner.store import RunFolder, atomic_open, storage_errors
+from tuner.store import RunFolder, atomic_open, storage_errors, write_json
 
-__all__ = ["choose_folder", "describe_dataset", "discard_if_unused", "prepare", "read_data"]
+__all__ = ["choose_folder", "describe_dataset", "discard_if_unused", "note_start", "prepare", "read_data"]
 
 RUNS_DIR = Path("runs")
+# A repository that takes longer to say its state is left out.
+GIT_TIMEOUT_S = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +131,30 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
             # Last: where this file is, the data is complete.
             folder.save_dataset(data.record)
     return folder, data.record
+
+
+def note_start(folder: RunFolder, arguments: Sequence[str]) -> None:
+    """Keep the command of a search, and the state of the repository that it was started in, if it was one.
+
+    Args:
+        folder: The run.
+        arguments: Of the command line, after the name of the program.
+    """
+    environment = {"command": shlex.join(["python", "-m", "tuner", *arguments])}
+    if state := _git_state():
+        environment["git"] = state
+    known: dict[str, str] = {}
+    with contextlib.suppress(RunError):  # A damaged file is written anew.
+        known = folder.load_environment()
+    write_json(folder.environment_file, known | environment)
+
+
+def _git_state() -> str:
+    """The commit of the working directory, with `-dirty` behind it where files differ; empty if there is none."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        return subprocess.run(command, capture_output=True, text=True, timeout=GIT_TIMEOUT_S, check=True).stdout.strip()
+    return ""
 
 
 def _refuse_foreign(folder: RunFolder) -> None:

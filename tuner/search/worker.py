@@ -47,7 +47,7 @@ def work(folder: RunFolder, *, deadline: float | None = None, only_confirm: bool
         TunerError: The space or the storage is at fault.
     """
     config = folder.load_config()
-    write_json(folder.environment_file, _environment())
+    write_json(folder.environment_file, folder.load_environment() | _environment())
     hypermodel, space = discover_space(folder)
     if not only_confirm:
         if config.lr_range == "auto":
@@ -145,7 +145,7 @@ def _is_late(deadline: float | None) -> bool:
 
 
 def _environment() -> dict[str, str]:
-    """Versions, hardware and command, for the report and the bundle."""
+    """Versions and hardware, for the report and the bundle; the command of the search stands there already."""
     packages = ("tensorflow", "keras", "keras-tuner", "optuna", "scikit-learn", "numpy", "pandas", "skops")
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30 if hasattr(os, "sysconf") else 0
     devices = (
