@@ -30,9 +30,12 @@ from tuner.progress import (
     summary_lines,
 )
 from tuner.records import (
+    Adaptation,
+    AdaptationStep,
     DatasetRecord,
     DataSpec,
     Finding,
+    Narrowing,
     Outcome,
     RateRange,
     RateSweep,
@@ -189,6 +192,25 @@ def test_events_tell_what_happened_in_order(tmp_path: Path) -> None:
     assert told[5]["outcome"] == "completed"
     assert (told[5]["objective"], told[5]["stability"]) == (-1.0, 0.9)
     assert all(event["time"] > 1e9 for event in told)
+
+
+def test_adaptation_and_confirmation_are_events(tmp_path: Path) -> None:
+    log = Events(tmp_path / "events.jsonl")
+    narrowing = Narrowing("learning_rate", "upper", 0.01, (1e-4, 0.1), "learning_rate_too_high", (1, 2, 3))
+    steps = (AdaptationStep(4, (narrowing,)), AdaptationStep(9, ()))
+    log.update([trial(0)], Adaptation(steps[:0]))
+    log.update([trial(0)], Adaptation(steps[:1]))
+    fresh = dataclasses.replace(trial(0).seed_runs[0], seed_index=1)
+    for _ in range(2):
+        log.update([dataclasses.replace(trial(0), seed_runs=(*trial(0).seed_runs, fresh))], Adaptation(steps))
+    told = events(tmp_path / "events.jsonl")
+    assert [event["event"] for event in told] == ["adaptation", "adaptation", "confirmation"]
+    assert told[0]["since"] == 4
+    assert told[0]["ranges"] == [
+        {"parameter": "learning_rate", "side": "upper", "bound": 0.01, "cause": "learning_rate_too_high"}
+    ]
+    assert (told[1]["since"], told[1]["ranges"]) == (9, [])
+    assert (told[2]["trial"], told[2]["seed_index"], told[2]["outcome"]) == (0, 1, "completed")
 
 
 def test_a_trial_put_back_starts_again_with_its_first_epoch(tmp_path: Path) -> None:

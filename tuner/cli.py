@@ -248,8 +248,9 @@ def _run(
                     live.show_range(folder.load_rate_range())
                     live.show_preparation(cache.preparing_frac(folder.data_dir))
                     live.update(trials, folder.load_confirm_plan())
-                    live.show_adaptation(folder.load_adaptation())
-                    log.update(trials)
+                    adaptation = folder.load_adaptation()
+                    live.show_adaptation(adaptation)
+                    log.update(trials, adaptation)
 
                 supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm)
         except (KeyboardInterrupt, Terminated):
@@ -264,7 +265,7 @@ def _run(
             raise
         trials = load_trials(folder)
         report = write_report(folder)
-        log.emit("search_finished", trials=len(trials))
+        log.emit("search_finished", trials=len(trials), ending=folder.load_ending())
     return trials, report
 
 

@@ -215,6 +215,8 @@ class Events:
     def __init__(self, file: Path | None) -> None:
         self._file = file
         self._known: dict[int, tuple[Outcome, int]] | None = None
+        self._fresh_known: set[tuple[int, int]] = set()
+        self._num_steps = 0
 
     def emit(self, event: str, **values: Any) -> None:
         """Append one event."""
@@ -224,9 +226,12 @@ class Events:
                 with open(self._file, "a", encoding="utf-8") as stream:
                     stream.write(json.dumps({"event": event, "time": time.time()} | values) + "\n")
 
-    def update(self, trials: Sequence[TrialRecord]) -> None:
+    def update(self, trials: Sequence[TrialRecord], adaptation: Adaptation | None = None) -> None:
         """Append what has happened since the last call; what had ended before the first call is no event."""
+        steps = adaptation.steps if adaptation else ()
         if self._known is None:
+            self._num_steps = len(steps)
+            self._fresh_known = {(run.trial, run.seed_index) for run in _fresh_runs(trials)}
             self._known = {trial.number: (trial.outcome, 0) for trial in trials if trial.outcome in FINISHED_OUTCOMES}
         for trial in trials:
             if trial.outcome is Outcome.RUNNING and not (trial.hyperparameters or trial.epoch_losses):
@@ -246,6 +251,24 @@ class Events:
                     outcome=str(trial.outcome),
                     objective=trial.objective,
                     stability=trial.stability,
+                )
+        for step in steps[self._num_steps :]:
+            ranges = [
+                {"parameter": each.parameter, "side": each.side, "bound": each.bound, "cause": each.cause}
+                for each in step.ranges
+            ]
+            self.emit("adaptation", since=step.since, ranges=ranges)
+        self._num_steps = len(steps)
+        for run in _fresh_runs(trials):
+            if (run.trial, run.seed_index) not in self._fresh_known:
+                self._fresh_known.add((run.trial, run.seed_index))
+                self.emit(
+                    "confirmation",
+                    trial=run.trial,
+                    seed_index=run.seed_index,
+                    outcome=str(run.outcome),
+                    error=run.error,
+                    stability=run.score.stability,
                 )
 
 

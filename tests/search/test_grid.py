@@ -30,6 +30,7 @@ def space_of(declare: Callable[[keras_tuner.HyperParameters], Any]) -> keras_tun
         (lambda hp: hp.Int("a", 4, 4), [4], [4]),
         (lambda hp: hp.Int("a", 1, 10, step=3), [1, 4, 7, 10], [1, 4, 7, 10]),
         (lambda hp: hp.Int("a", 8, 64, step=2, sampling="log"), [8, 16, 32, 64], [8, 16, 32, 64]),
+        (lambda hp: hp.Float("a", 0.1, 0.3, step=0.1), [0.1, 0.2, 0.3], [0.1, 0.2, 0.3]),
         (lambda hp: hp.Float("a", 0.0, 1.0), [0.0, 0.5, 1.0], None),
         (lambda hp: hp.Float("a", 1e-4, 1e-2, sampling="log"), [1e-4, pytest.approx(1e-3), 1e-2], None),
     ],

@@ -357,7 +357,7 @@ def test_the_baseline_is_tried_after_the_defaults(
     [
         ({"filtres": "8"}, r"--baseline filtres=8: this space has no hyperparameter.*Did you mean 'filters'"),
         ({"rate": "0.7"}, r"--baseline rate=0.7: the search covers 0.1 to 0.3 .*Widen it with --range"),
-        ({"filters": "9"}, r"--baseline filters=9: 9 is not possible here"),
+        ({"filters": "9"}, r"--baseline filters=9: the search covers 8, 16"),
         ({"rate": "fast"}, r"--baseline rate=fast: 'fast' is not a number"),
     ],
 )

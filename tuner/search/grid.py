@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from typing import Any
 
 import keras_tuner
@@ -67,7 +68,11 @@ def steps(hyperparameter: Any) -> list[Any]:
     low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
     if hyperparameter.sampling == "linear":
         # Keras Tuner's own list lacks the last value where the division is inexact, such as 0.5 // 0.1.
-        return [low + index * step for index in range(int((high - low) / step + STEP_TOLERANCE) + 1)]
+        count = int((high - low) / step + STEP_TOLERANCE) + 1
+        if isinstance(hyperparameter, kinds.Int):
+            return [low + index * step for index in range(count)]
+        # As written, not as added up: 0.1 + 2 * 0.1 is more than 0.3, which Optuna calls no whole number of steps.
+        return [float(Decimal(str(low)) + index * Decimal(str(step))) for index in range(count)]
     return [round(value) if isinstance(hyperparameter, kinds.Int) else value for value in hyperparameter.values]
 
 
