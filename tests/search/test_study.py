@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import json
 import math
 import re
 import sqlite3
@@ -453,7 +454,18 @@ def test_a_damaged_record_is_named_and_the_trial_survives_its_removal(folder: Ru
 
 
 def test_other_optuna_programs_read_the_same_study(folder: RunFolder) -> None:
-    run_trials(Study(folder), 2)
+    ours = Study(folder)
+    for number in range(2):
+        params = suggest(ours, ask(ours))
+        ours.describe(number, params)
+        ours.report(number, 0, objective=0.5, loss=math.inf)
+        ours.report(number, 1, objective=0.25, loss=1.0)
+        ours.finish(number, value(params), outcome=Outcome.COMPLETED, message="why")
     study = optuna.load_study(study_name="tuner", storage=f"sqlite:///{folder.study_file}")
     assert len(study.trials) == 2
+    for trial in study.trials:
+        # What a dashboard shows: parameters by their own names, numbers by epoch, attributes that are plain JSON.
+        assert {"rate", "blocks", "l2?"} <= trial.params.keys()
+        assert trial.intermediate_values == {0: 0.5, 1: 0.25}
+        json.dumps(trial.user_attrs, allow_nan=False)
     assert study.best_value == min(trial.objective or 0.0 for trial in load_trials(folder))
