@@ -18,7 +18,7 @@ from reports.page import render, write_report
 from tests.reports import synthetic
 from tuner.config import SearchConfig, load_resolved
 from tuner.errors import RunError
-from tuner.records import Adaptation, AdaptationStep, DataSpec, Finding, Narrowing, Remedy
+from tuner.records import Adaptation, AdaptationStep, DataSpec, Finding, Narrowing, Outcome, Remedy
 from tuner.store import RunFolder
 
 MARKUP = "<script>alert('x')</script>\"'&<img src=x onerror=alert(1)>{{ 7 * 7 }}"
@@ -413,3 +413,24 @@ def test_import_stays_light() -> None:
     code = "import reports, sys; print({'tensorflow', 'keras', 'sklearn', 'pandas'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert found.stdout.strip() == "set()"
+
+
+def test_pruned_trials_a_baseline_and_an_early_end_are_told_in_words(digits: synthetic.Run) -> None:
+    trials = [
+        replace(
+            trial,
+            outcome=Outcome.PRUNED if trial.number in (0, 3) else trial.outcome,
+            is_baseline=trial.number == 1,
+        )
+        for trial in digits.trials
+    ]
+    config = digits.config.model_copy(update={"baseline": {"optimizer": "sgd", "learning_rate": "0.01"}, "trials": 99})
+    told = {"trials": trials, "config": config, "ending": "all 9 configurations of the space were tried"}
+    made = page(digits, **told)
+    words = " ".join(" ".join(made.words).split())
+    assert "2 pruned" in words
+    assert "The search ended early: all 9 configurations of the space were tried." in words
+    assert "Your baseline is trial 1" in words
+    assert "The search has not finished" not in words
+    assert "--baseline optimizer=sgd,learning_rate=0.01" in words.replace("\\ ", "")
+    assert reports.page.rank(trials)[0].number not in (0, 3)
