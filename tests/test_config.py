@@ -183,7 +183,7 @@ def test_all_mistakes_are_named_at_once(write: WriteFile) -> None:
         "epochs: ",
         "(got 'many')",
         "algorithm: ",
-        "'tpe' or 'random'",
+        "'tpe', 'random', 'grid', 'cmaes', 'gp' or 'qmc'",
         "(got 'bayes')",
         "'seeed'",
         "Did you mean 'seed'",
@@ -306,3 +306,24 @@ def test_the_stored_file_has_a_schema_version() -> None:
 
 def test_resumable_keys_are_options() -> None:
     assert set(RESUMABLE_KEYS) < set(SearchConfig.model_fields)
+
+
+def test_a_baseline_is_written_out_or_a_file(write: WriteFile) -> None:
+    file = write("learning_rate: 0.01\nuse_l2: true\noptimizer: sgd\n")
+    expected = {"learning_rate": "0.01", "use_l2": "true", "optimizer": "sgd"}
+    for told in (str(file), "learning_rate=0.01, use_l2=true,optimizer=sgd", expected):
+        config = resolve({"baseline": told}, None)
+        assert config.baseline == expected
+        assert resolve(config.model_dump(), None).baseline == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("missing.yaml", "baseline: .*'missing.yaml' cannot be read"),
+        ("learning_rate=0.01,sgd", "baseline: .*'learning_rate=0.01,sgd' is not of the form NAME=VALUE,NAME=VALUE"),
+    ],
+)
+def test_a_baseline_that_is_neither_is_refused(given: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve({"baseline": given}, None)
