@@ -83,7 +83,7 @@ class Outcome(enum.StrEnum):
 
 _OUTCOME_MEANINGS = {
     Outcome.COMPLETED: "Trained to the end of its budget.",
-    Outcome.NOT_LEARNING: "The loss stayed at chance level. Try a higher learning rate or less regularisation.",
+    Outcome.NOT_LEARNING: "The loss never came below chance level. Try another learning rate or less regularisation.",
     Outcome.DIVERGED: "Loss or gradient became NaN or infinite, or the loss rose and did not come back. Try a lower "
     "learning rate, clipping, or scaled inputs.",
     Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
