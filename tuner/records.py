@@ -19,6 +19,7 @@ __all__ = [
     "MIN_FRESH_RUNS",
     "Adaptation",
     "AdaptationStep",
+    "Claim",
     "ConfirmPlan",
     "DataSpec",
     "DatasetRecord",
@@ -420,6 +421,20 @@ class ConfirmPlan:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """The part of a confirmation that a worker has taken and nobody else may.
+
+    Attributes:
+        seed_index: Of the fresh training; None: the measurement of the stability margin.
+    """
+
+    worker: int
+    trial: int
+    seed_index: int | None
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
 class Narrowing:
     """One bound that a search took back by itself.
 
@@ -472,6 +487,7 @@ class TrialRecord:
         started, finished: Unix time in seconds, or None.
         margin: Stability margin; None if it was not measured.
         faults: Records of it that are damaged and left out, a sentence each.
+        worker: Number of the worker that runs it, or ran it last; None before one did.
     """
 
     number: int
@@ -485,6 +501,7 @@ class TrialRecord:
     message: str = ""
     margin: StabilityMargin | None = None
     faults: tuple[str, ...] = ()
+    worker: int | None = None
 
     @property
     def kept_epochs(self) -> int | None:

@@ -39,9 +39,14 @@ class Study:
         algorithm: How configurations are proposed.
         seed: Search seed; proposal n follows from (seed, n), so that a resumed search proposes what an uninterrupted
             one does.
+        worker: Number of the process that asks; the trials that it is given are its own.
     """
 
-    def __init__(self, folder: RunFolder, *, algorithm: Literal["tpe", "random"] = "tpe", seed: int = 0) -> None:
+    def __init__(
+        self, folder: RunFolder, *, algorithm: Literal["tpe", "random"] = "tpe", seed: int = 0, worker: int = 0
+    ) -> None:
+        self._folder = folder
+        self.worker = worker
         with storage_faults(folder):
             self._storage = _storage(folder)
             self._study = optuna.create_study(
@@ -54,15 +59,20 @@ class Study:
 
     def enqueue_first(self, params: dict[str, HyperparameterValue]) -> None:
         """Make these the parameters of the first trial, unless there already is one."""
-        if not self._trials():
-            self._study.enqueue_trial(params)
+        with self._folder.exclusive("study"):
+            if not self._trials():
+                self._study.enqueue_trial(params)
 
     def ask(self, max_trials: int) -> optuna.Trial | None:
         """The next trial to run, one that waits before a new one; None when the budget is used up."""
-        trials = self._trials()
-        if len(trials) >= max_trials and not any(trial.state is TrialState.WAITING for trial in trials):
-            return None
-        return self._study.ask()
+        # Held, or two workers would both take the last one; and a trial without an owner is a dead worker's.
+        with self._folder.exclusive("study"):
+            trials = self._trials()
+            if len(trials) >= max_trials and not any(trial.state is TrialState.WAITING for trial in trials):
+                return None
+            trial = self._study.ask()
+            self._storage.set_trial_user_attr(self._trial_id(trial.number), "worker", self.worker)
+            return trial
 
     def report(self, number: int, epoch: int, loss: float) -> None:
         """Store the validation loss of an epoch; again for the same epoch when a trial runs again."""
@@ -80,10 +90,13 @@ class Study:
             self._storage.set_trial_user_attr(trial_id, "message", message)
         self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [objective])
 
-    def give_back(self, *, crashed: bool, message: str = "", worst_objective: float = math.inf) -> list[int]:
+    def give_back(
+        self, *, crashed: bool, worker: int | None = None, message: str = "", worst_objective: float = math.inf
+    ) -> list[int]:
         """Put running trials back: the same trial, with the same number and parameters, runs again.
 
         Args:
+            worker: Whose; None: all, for which nobody may be at work.
             crashed: The worker died of it; the second time the trial is ended as crashed.
             message: What is known of the death.
             worst_objective: Objective of a trial that is ended so.
@@ -91,18 +104,30 @@ class Study:
         Returns:
             Numbers of the trials that were running.
         """
-        running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
-        for trial in running:
-            attempts = int(trial.user_attrs.get("attempts", 0)) + crashed
-            trial_id = self._trial_id(trial.number)
-            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
-            if attempts >= MAX_ATTEMPTS:
-                self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
-                continue
-            for epoch in trial.intermediate_values:
-                self._storage.set_trial_intermediate_value(trial_id, epoch, math.nan)
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        with self._folder.exclusive("study"):
+            running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
+            # One without an owner: its worker died while it was asking.
+            running = [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
+            for trial in running:
+                attempts = int(trial.user_attrs.get("attempts", 0)) + crashed
+                trial_id = self._trial_id(trial.number)
+                self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+                if attempts >= MAX_ATTEMPTS:
+                    self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
+                    continue
+                for epoch in trial.intermediate_values:
+                    self._storage.set_trial_intermediate_value(trial_id, epoch, math.nan)
+                self._storage.set_trial_user_attr(trial_id, "worker", None)
+                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         return [trial.number for trial in running]
+
+    def num_running(self) -> int:
+        """How many trials some worker is running."""
+        return sum(trial.state is TrialState.RUNNING for trial in self._trials())
+
+    def num_waiting(self) -> int:
+        """How many trials were put back, or enqueued, and wait for a worker."""
+        return sum(trial.state is TrialState.WAITING for trial in self._trials())
 
     def finished(self) -> list[tuple[int, dict[str, HyperparameterValue], float]]:
         """Number, hyperparameters and objective of each finished trial."""
@@ -210,6 +235,7 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         finished=trial.datetime_complete.timestamp() if trial.datetime_complete else None,
         message=str(trial.user_attrs.get("message", "")),
         margin=folder.load_margin(trial.number) if is_finished else None,
+        worker=trial.user_attrs.get("worker"),
         faults=tuple(faults),
     )
 
