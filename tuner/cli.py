@@ -555,7 +555,9 @@ def spaces(name: str | None, as_json: bool) -> None:
             table.add_column(heading, no_wrap=heading == "hyperparameter", overflow="fold")
         for row in rows:
             scale = " (log)" if row.scale == "log" else ""
-            table.add_row(row.name, row.type, row.range + scale, str(row.default), row.active_when)
+            # A space after each comma: lines then break between values, not inside them.
+            shown, condition = (text.replace(",", ", ") for text in (row.range + scale, row.active_when))
+            table.add_row(row.name, row.type, shown, str(row.default), condition)
         Console(stderr=True).print(table)
 
 
