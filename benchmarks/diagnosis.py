@@ -1,7 +1,9 @@
 """How often a faulty training is flagged, a healthy one is not, and the right cause is named: on the zoo of real ones.
 
-    python -m benchmarks.diagnosis [--half tune|report|both] [--seeds 2] [--workers 2] [--save FILE.npz]
+    python -m benchmarks.diagnosis [--half tune|report|both] [--seeds 3] [--workers 2] [--save FILE.npz] [--resume]
     python -m benchmarks.diagnosis --load tests/golden/zoo.npz
+
+`--save` writes what was trained after every ten trainings; `--resume` goes on with such a file.
 
 Constants of detectors and causes were tuned on the half `tune`; figures are claimed for the half `report` only, whose
 trainings have other data sets, seeds, networks and strengths of the faults (`benchmarks.zoo.exhibits`). Flagged: a
@@ -35,6 +37,8 @@ __all__ = ["Answer", "Figures", "Recording", "answer", "figures", "load", "save"
 
 # What a training leaves behind is stored as logarithms in half precision: steps of 0.1 % are finer than any threshold.
 LOSSES = ("step_loss", "grad_norm", "train_loss", "validation_loss")
+# A recording that is interrupted loses at most so many trainings.
+SAVED_EVERY = 10
 # Faults of the data that the audit names by itself, and the cause that each one is.
 AUDITED_CAUSES = {
     "missing_values": "missing_values",
@@ -145,17 +149,15 @@ def figures(answers: Sequence[Answer]) -> Figures:
 
 def save(recordings: Sequence[Recording], file: Path) -> None:
     """Write recordings compactly."""
-    arrays: dict[str, Any] = {}
+    parts: dict[str, list[Any]] = {name: [] for name in (*LOSSES, "learning_rate", "channels")}
     described = []
-    for number, recording in enumerate(recordings):
+    for recording in recordings:
         trace = recording.trace
         for name in LOSSES:
             with np.errstate(divide="ignore"):
-                arrays[f"{number}/{name}"] = np.log(getattr(trace, name)).astype("float16")
-        rate = np.asarray(trace.learning_rate, dtype="float32")
-        arrays[f"{number}/learning_rate"] = rate
-        if trace.channels:
-            arrays[f"{number}/channels"] = np.array(list(trace.channels.values()), dtype="float32")
+                parts[name].append(np.log(getattr(trace, name)).astype("float16"))
+        parts["learning_rate"].append(np.asarray(trace.learning_rate, dtype="float32"))
+        parts["channels"].append(np.ravel(list(trace.channels.values())).astype("float32"))
         described.append(
             {
                 "about": [recording.name, recording.cause, recording.half, recording.source, recording.seed],
@@ -169,19 +171,29 @@ def save(recordings: Sequence[Recording], file: Path) -> None:
                 "events": trace.events,
             }
         )
-    np.savez_compressed(file, described=np.array(json.dumps(described)), **arrays)
+    # One array of all recordings for each name: a file of thousands of arrays is mostly headers.
+    arrays = {name: np.concatenate(values) for name, values in parts.items()}
+    lengths = np.array([[len(value) for value in values] for values in parts.values()])
+    np.savez_compressed(file, described=np.array(json.dumps(described)), lengths=lengths, **arrays)
 
 
 def load(file: Path) -> list[Recording]:
     """Read recordings."""
     with np.load(file) as archive:
-        return [_recording(archive, number, row) for number, row in enumerate(json.loads(str(archive["described"])))]
+        rows = json.loads(str(archive["described"]))
+        parts = {
+            name: np.split(archive[name].astype(float), np.cumsum(lengths)[:-1])
+            for name, lengths in zip((*LOSSES, "learning_rate", "channels"), archive["lengths"], strict=True)
+        }
+    return [
+        _recording({name: values[number] for name, values in parts.items()}, row) for number, row in enumerate(rows)
+    ]
 
 
-def _recording(archive: Any, number: int, row: dict[str, Any]) -> Recording:
-    losses = {name: np.exp(archive[f"{number}/{name}"].astype(float)) for name in LOSSES}
-    channels = archive[f"{number}/channels"].astype(float) if row["channels"] else ()
-    rate = archive[f"{number}/learning_rate"].astype(float)
+def _recording(arrays: dict[str, Any], row: dict[str, Any]) -> Recording:
+    losses = {name: np.exp(arrays[name]) for name in LOSSES}
+    channels = arrays["channels"].reshape(len(row["channels"]), -1) if row["channels"] else ()
+    rate = arrays["learning_rate"]
     trace = Trace(
         **losses,
         learning_rate=rate,
@@ -204,29 +216,49 @@ def _short(finding: Finding) -> tuple[str, str, float, float, dict[str, float]]:
 # --- The benchmark
 
 
-def record_all(halves: Sequence[str], *, seeds: int, workers: int) -> list[Recording]:
-    """Train the zoo in several processes of one thread each."""
+def record_all(
+    halves: Sequence[str], *, seeds: int, workers: int, known: Sequence[Recording], file: Path | None
+) -> list[Recording]:
+    """Train what is not known of the zoo, in several processes of one thread each.
+
+    Args:
+        halves: `tune`, `report`, or both.
+        seeds: Trainings of each specimen and half.
+        workers: Number of processes.
+        known: Recordings of an earlier run.
+        file: Where to keep what was trained so far.
+    """
     from benchmarks.zoo import exhibits
 
-    tasks = [(half, seeds, number) for half in halves for number, _ in enumerate(exhibits(half, seeds=seeds))]
+    recordings = {(one.half, one.name, one.seed): one for one in known}
+    asked = [
+        (half, one.specimen.name, one.seed)
+        for seed in range(seeds)
+        for half in halves
+        for one in exhibits(half, seeds=seeds)
+        if one.seed % 100 == seed
+    ]
+    missing = [task for task in asked if task not in recordings]
     context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=50) as pool:
-        recordings = []
-        for recording in pool.map(_train, tasks):
-            recordings.append(recording)
-            print(f"\r{len(recordings)} of {len(tasks)} trainings", end="", file=sys.stderr, flush=True)
+        for number, (task, recording) in enumerate(zip(missing, pool.map(_train, missing), strict=True), start=1):
+            recordings[task] = recording
+            print(f"\r{number} of {len(missing)} trainings", end="", file=sys.stderr, flush=True)
+            if file is not None and (number % SAVED_EVERY == 0 or number == len(missing)):
+                save(list(recordings.values()), file)
     print(file=sys.stderr)
-    return recordings
+    return [recordings[task] for task in asked]
 
 
-def _train(task: tuple[str, int, int]) -> Recording:
+def _train(task: tuple[str, str, int]) -> Recording:
     for name in ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"):
         os.environ[name] = "1"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from benchmarks import zoo
 
-    half, seeds, number = task
-    return zoo.record(list(zoo.exhibits(half, seeds=seeds))[number])
+    half, name, seed = task
+    exhibits = zoo.exhibits("tune" if half == "tune" else "report", seeds=seed % 100 + 1)
+    return zoo.record(next(one for one in exhibits if (one.specimen.name, one.seed) == (name, seed)))
 
 
 def print_figures(half: str, answers: Sequence[Answer]) -> None:
@@ -276,17 +308,21 @@ def main() -> None:
     """Train the zoo, or read recordings of it, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--half", choices=("tune", "report", "both"), default="both")
-    parser.add_argument("--seeds", type=int, default=2, help="trainings of each specimen and half")
+    parser.add_argument("--seeds", type=int, default=3, help="trainings of each specimen and half")
     parser.add_argument("--workers", type=int, default=2, help="processes, of one thread each")
     parser.add_argument("--save", type=Path, help="write the recordings to this file")
+    parser.add_argument("--resume", action="store_true", help="keep the trainings that the file of --save has")
     parser.add_argument("--load", type=Path, help="read recordings instead of training")
     arguments = parser.parse_args()
     halves = ("tune", "report") if arguments.half == "both" else (arguments.half,)
-    recordings = (
-        load(arguments.load) if arguments.load else record_all(halves, seeds=arguments.seeds, workers=arguments.workers)
-    )
-    if arguments.save:
-        save(recordings, arguments.save)
+    if arguments.load:
+        recordings = load(arguments.load)
+    else:
+        has_known = arguments.resume and arguments.save is not None and arguments.save.is_file()
+        known = load(arguments.save) if has_known else []
+        recordings = record_all(
+            halves, seeds=arguments.seeds, workers=arguments.workers, known=known, file=arguments.save
+        )
     answers = [answer(recording) for recording in recordings]
     for half in halves:
         of_half = [one for one in answers if one.recording.half == half]

@@ -21,6 +21,7 @@ from tuner.errors import ConfigError
 from tuner.records import Finding, Outcome, Remedy
 from tuner.stability.examination import Diagnosis, diagnose_log
 from tuner.stability.logs import ForeignLog
+from tuner.stability.remedies import told
 from tuner.store import atomic_open, write_text
 
 __all__ = [
@@ -132,7 +133,7 @@ def causes_table(examination: Examination) -> Table:
     """Why it probably happened and what to do, for a terminal."""
     table = _table(("confidence", 2), ("probable cause", 5), ("what to do", 6))
     for finding in examination.causes:
-        remedies = [f"- {remedy.parameter}: {remedy.change}. {remedy.reason}" for remedy in examination.advice(finding)]
+        remedies = [f"- {told(remedy)}. {remedy.reason}" for remedy in examination.advice(finding)]
         table.add_row(
             Text(formats.percent(finding.confidence)),
             Text.assemble((_words(finding.code), "bold"), f"\n{finding.cause}"),
@@ -225,7 +226,7 @@ def _words(name: str) -> str:
 
 
 def _evidence(finding: Finding) -> list[str]:
-    return [f"{_words(name)} {formats.compact(value)}" for name, value in finding.evidence.items()]
+    return [formats.evidence(name, value) for name, value in finding.evidence.items()]
 
 
 # --- For machines

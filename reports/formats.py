@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["MISSING", "command", "compact", "count", "duration", "fixed", "number", "percent", "plural"]
+__all__ = ["MISSING", "command", "compact", "count", "duration", "evidence", "fixed", "number", "percent", "plural"]
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -14,6 +14,8 @@ _MINUS = "\N{MINUS SIGN}"
 # Outside these limits a number is written with an exponent. Source: convention.
 _PLAIN_FROM = 1e-4
 _PLAIN_BELOW = 1e6
+# Logarithms from here on are of factors beyond all measure.
+_EXPONENT_LIMIT = 700.0
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -62,6 +64,26 @@ def count(value: int | None) -> str:
 def percent(share: float) -> str:
     """A share as whole per cent, with one digit more below ten."""
     return f"{100 * share:.1f} %" if abs(share) < 0.0995 else f"{100 * share:.0f} %"
+
+
+def evidence(name: str, value: float) -> str:
+    """A piece of evidence of a finding, with its name, as a reader takes it in.
+
+    Example:
+        >>> evidence("rise_frac", 0.25), evidence("gap_nats", 0.02), evidence("num_epochs", 4), evidence("is_finite", 0)
+        ('rise 25 %', 'gap 2.0 %', 'epochs 4', 'not finite')
+    """
+    words = name.replace("_", " ")
+    if words.startswith("is "):
+        return words.removeprefix("is ") if value else f"not {words.removeprefix('is ')}"
+    if words.endswith(" frac") and math.isfinite(value):
+        return f"{words.removesuffix(' frac')} {percent(value)}".replace("-", _MINUS)
+    # A difference of logarithms is a change by so many per cent, up to one that is better told as a factor.
+    if words.endswith(" nats") and abs(value) < 1:
+        return f"{words.removesuffix(' nats')} {percent(math.expm1(value))}".replace("-", _MINUS)
+    if words.endswith(" nats"):
+        return f"{words.removesuffix(' nats')} x {compact(math.exp(value))}" if value < _EXPONENT_LIMIT else words
+    return f"{words.removeprefix('num ')} {compact(value)}"
 
 
 def duration(seconds: float | None) -> str:

@@ -456,7 +456,7 @@ def _finding(finding: Finding) -> dict[str, Any]:
         "name": finding.code.replace("_", " "),
         "severity": shell.severity_word(finding.severity),
         "numbers": f"{formats.number(finding.severity, 2)}, confidence {formats.number(finding.confidence, 2)}",
-        "evidence": [(name.replace("_", " "), formats.number(value)) for name, value in finding.evidence.items()],
+        "evidence": [formats.evidence(name, value) for name, value in finding.evidence.items()],
     }
 
 

@@ -13,6 +13,8 @@ import jinja2
 import plotly.graph_objects as go
 import plotly.offline
 
+from tuner.stability.remedies import told
+
 __all__ = ["Plots", "content_policy", "page_scripts", "severity_word", "template"]
 
 # Severity from which a finding is called so. Source: 0.9 is where a search refuses to start; the rest convention.
@@ -41,13 +43,15 @@ def severity_word(severity: float) -> str:
 
 def template(name: str) -> jinja2.Template:
     """A template, with HTML escaped and names that are not given refused."""
-    return jinja2.Environment(
+    environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_TEMPLATES_DIR),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-    ).get_template(name)
+    )
+    environment.filters["told"] = told
+    return environment.get_template(name)
 
 
 def page_scripts() -> dict[str, str]:

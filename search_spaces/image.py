@@ -14,6 +14,9 @@ __all__ = ["ImageSpace"]
 # Share of the side by which an image is shifted at most. Source: 4 of 32 pixels, He et al. 2016 ("Deep residual
 # learning"), section 4.2.
 SHIFT_FRAC = 0.125
+# Share of the side that a crop cuts off at most, before the rest is scaled up to the full side. Source: convention;
+# Szegedy et al. 2015 ("Going deeper with convolutions"), section 6, cut off far more of much larger images.
+CROP_FRAC = 0.2
 
 
 _PLANE = Dimension(
@@ -58,12 +61,20 @@ class ImageSpace(ConvolutionSpace):
     dimension = _PLANE
 
     def augmentations(self) -> Mapping[str, Callable[[], Sequence[Any]]]:
-        """Shifts; flips are a choice of their own: the mirror image of a digit or a sign has another label, or none."""
+        """Shifts, crops; flips are a choice of their own: the mirror image of a digit has another label, or none."""
 
         def shift() -> Any:
             return keras.layers.RandomTranslation(SHIFT_FRAC, SHIFT_FRAC, fill_mode="nearest", name="shift")
 
+        def crop() -> Any:
+            return keras.layers.RandomZoom((-CROP_FRAC, 0.0), fill_mode="nearest", name="crop")
+
         def flip() -> Any:
             return keras.layers.RandomFlip("horizontal", name="flip")
 
-        return {"none": list, "shift": lambda: [shift()], "shift_flip": lambda: [shift(), flip()]}
+        return {
+            "none": list,
+            "shift": lambda: [shift()],
+            "shift_crop": lambda: [shift(), crop()],
+            "shift_flip": lambda: [shift(), flip()],
+        }

@@ -35,6 +35,8 @@ def finished_search(tmp_path_factory: pytest.TempPathFactory) -> subprocess.Comp
         "2",
         "--confirm",
         "1",
+        "--workers",
+        "1",
         "--run",
         str(root / "run"),
     ]

@@ -201,6 +201,7 @@ def test_all_mistakes_are_named_at_once(write: WriteFile) -> None:
         ("image_size", (8, 1024, None), (7, 1025)),
         ("stability_weight", (0, 10), (-0.001, 10.001, math.nan, math.inf)),
         ("seed", (0, 2**31 - 1), (-1, 2**31)),
+        ("workers", ("auto", 1, 1024), (0, 1025, "some", "", 2.5, True, None)),
         ("time_limit", (0.001, None), (0, -1, math.nan)),
         ("kind", ("auto", "image", "series"), ("images", "")),
         ("objective", ("stable", "val_loss", "val_accuracy"), ("loss",)),

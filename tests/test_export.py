@@ -180,6 +180,7 @@ def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
     card = (bundle / "README.md").read_text(encoding="utf-8")
     assert "**Not confirmed**" in card
     assert f"{config.stability:.3f}" in card
+    assert ("one sample of shape" in card) is bool(config.data.input_shape)
 
 
 def test_predictions_equal_those_of_the_trained_model_on_the_prepared_data(run, bundle, tmp_path):

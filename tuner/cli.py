@@ -121,6 +121,8 @@ def _field_option(name: str) -> Callable[..., Any]:
         return click.option(flag, name, is_flag=True, help=help_text)
     if name == "baseline":
         return click.option(flag, name, metavar="FILE|NAME=VALUE,...", help=help_text)
+    if name == "workers":
+        return click.option(flag, name, metavar="N|auto", default=field.default, show_default=True, help=help_text)
     if name == "time_limit":
         return click.option(flag, name, metavar="TIME", help=help_text)
     choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
@@ -247,6 +249,7 @@ def _run(
                     trials = load_trials(folder)
                     live.show_range(folder.load_rate_range())
                     live.show_preparation(cache.preparing_frac(folder.data_dir))
+                    live.show_claims(folder.load_claims())
                     live.update(trials, folder.load_confirm_plan())
                     adaptation = folder.load_adaptation()
                     live.show_adaptation(adaptation)
@@ -396,7 +399,10 @@ def status(run: Path, as_json: bool) -> None:
         console.print("Not running now; the same search command goes on.")
     for trial in trials:
         if trial.outcome is Outcome.RUNNING and is_supervised:
-            console.print(f"trial {trial.number}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
+            who = progress.worker_text(config, trial.worker)
+            console.print(f"trial {trial.number}{who}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
+    for claim in folder.load_claims() if is_supervised else ():
+        console.print(progress.claim_line(config, claim))
     for fault in (fault for trial in trials for fault in trial.faults):
         console.print(f"Left out: {fault}", highlight=False, markup=False, soft_wrap=True)
     if finished:
@@ -524,15 +530,16 @@ def diagnose(log: Path, loss_column: str | None, val_column: str | None, as_json
 
 @cli.command(hidden=True)
 @click.argument("run", type=click.Path(path_type=Path))
+@click.option("--number", type=click.IntRange(min=0), default=0, help="Of this worker; each of a run has its own.")
 @click.option("--until", type=float, help="Unix time after which no trial is started.")
 @click.option("--only-confirm", is_flag=True, help="Carry out the planned confirmation and nothing else.")
-def worker(run: Path, until: float | None, only_confirm: bool) -> None:
+def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> None:
     """Work on the trials of a run; `search` starts this."""
     from tuner.search.supervisor import run_worker
     from tuner.store import RunFolder
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    run_worker(RunFolder.open(run), deadline=until, only_confirm=only_confirm)
+    run_worker(RunFolder.open(run), number=number, deadline=until, only_confirm=only_confirm)
 
 
 @cli.command()
@@ -559,7 +566,9 @@ def spaces(name: str | None, as_json: bool) -> None:
             table.add_column(heading, no_wrap=heading == "hyperparameter", overflow="fold")
         for row in rows:
             scale = " (log)" if row.scale == "log" else ""
-            table.add_row(row.name, row.type, row.range + scale, str(row.default), row.active_when)
+            # A space after each comma: lines then break between values, not inside them.
+            shown, condition = (text.replace(",", ", ") for text in (row.range + scale, row.active_when))
+            table.add_row(row.name, row.type, shown, str(row.default), condition)
         Console(stderr=True).print(table)
 
 

@@ -19,11 +19,15 @@ from tuner.errors import ConfigError, did_you_mean
 
 __all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "dump_yaml", "load_file", "load_resolved", "resolve"]
 
-# Options that may change when a run goes on: budgets, and where the same data now lies. All others decide the numbers.
-RESUMABLE_KEYS = ("data", "trials", "time_limit", "target_objective", "confirm", "force")
+# Options that may change when a run goes on: budgets, processes, and where the same data now lies. The others decide
+# the numbers.
+RESUMABLE_KEYS = ("data", "trials", "time_limit", "target_objective", "confirm", "force", "workers")
 
 # Options of version 1 of the file; a later version keeps reading it.
 SCHEMA_VERSION = 1
+
+# Worker processes on one machine; a larger number is taken for a mistake. Source: convention.
+MAX_WORKERS = 1024
 
 _SECONDS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -162,6 +166,11 @@ class SearchConfig(pydantic.BaseModel):
     guard: bool = pydantic.Field(
         False, description="Roll a training back when its loss spikes, find out why, and go on at a cured rate."
     )
+    workers: Literal["auto"] | int = pydantic.Field(
+        "auto",
+        description="Worker processes: a number, or auto for one on each core (or GPU). Only with 1 are the same trials"
+        " proposed every time.",
+    )
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
 
@@ -170,6 +179,14 @@ class SearchConfig(pydantic.BaseModel):
     def _seconds(cls, value: object) -> object:
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smhd])\s*", value) if isinstance(value, str) else None
         return float(match[1]) * _SECONDS[match[2]] if match else value
+
+    @pydantic.field_validator("workers", mode="before")
+    @classmethod
+    def _number_of_workers(cls, value: object) -> object:
+        number = int(value) if isinstance(value, str) and re.fullmatch(r"\s*\d+\s*", value) else value
+        if number == "auto" or (type(number) is int and 1 <= number <= MAX_WORKERS):
+            return number
+        raise ValueError(f"expected a number of processes from 1 to {MAX_WORKERS}, or auto")
 
     @pydantic.field_validator("text", "drop", "na", mode="before")
     @classmethod

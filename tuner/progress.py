@@ -26,6 +26,7 @@ from tuner.config import SearchConfig
 from tuner.records import (
     FINISHED_OUTCOMES,
     Adaptation,
+    Claim,
     ConfirmPlan,
     DatasetRecord,
     Outcome,
@@ -50,6 +51,7 @@ __all__ = [
     "Events",
     "Progress",
     "cause_lines",
+    "claim_line",
     "describe_data",
     "duration",
     "leaders_table",
@@ -58,6 +60,7 @@ __all__ = [
     "range_line",
     "result",
     "summary_lines",
+    "worker_text",
 ]
 
 # What a user types before the name of a command; the Makefile knows that no environment is active.
@@ -103,6 +106,7 @@ class Progress:
         self._range_is_shown = False
         self._steps_shown = 0
         self._preparing_frac: float | None = None
+        self._claims: Sequence[Claim] = ()
         self._live = (
             Live(console=console, refresh_per_second=4, transient=True)
             if console.is_terminal and detail != "quiet"
@@ -151,6 +155,10 @@ class Progress:
         """Show how much of the preprocessing that a worker is busy with is done; None if it is with none."""
         self._preparing_frac = done_frac
 
+    def show_claims(self, claims: Sequence[Claim]) -> None:
+        """Show with the next update what the workers have taken of the confirmation."""
+        self._claims = claims
+
     def show_range(self, found: RateRange | None) -> None:
         """Say once which learning-rate range the search has measured."""
         if found is not None and not self._range_is_shown and self._detail != "quiet":
@@ -186,8 +194,13 @@ class Progress:
             losses = trial.epoch_losses
             last = f", validation loss {losses[-1]:.4g}" if losses else ""
             lines.append(
-                Text(f"trial {trial.number}: epoch {len(losses) + 1} of {self._config.epochs}{last}", style="dim")
+                Text(
+                    f"trial {trial.number}{worker_text(self._config, trial.worker)}: epoch {len(losses) + 1} of "
+                    f"{self._config.epochs}{last}",
+                    style="dim",
+                )
             )
+        lines += [Text(claim_line(self._config, claim), style="dim") for claim in self._claims]
         if not running and plan is None and num_finished < self._config.trials:
             sweeping = ", then sweeping the learning rate" if self._config.lr_range == "auto" else ""
             lines.append(Text(f"starting the worker (loading TensorFlow){sweeping} ...", style="dim"))
@@ -270,6 +283,19 @@ class Events:
                     error=run.error,
                     stability=run.score.stability,
                 )
+
+
+def worker_text(config: SearchConfig, worker: int | None) -> str:
+    """Which worker it is, where there may be several."""
+    return "" if worker is None or config.workers == 1 else f" (worker {worker})"
+
+
+def claim_line(config: SearchConfig, claim: Claim) -> str:
+    """What a worker is doing for the confirmation."""
+    who = worker_text(config, claim.worker)
+    if claim.seed_index is None:
+        return f"measuring the stability margin of trial {claim.trial}{who}"
+    return f"confirming trial {claim.trial}, fresh seed {claim.seed_index}{who}"
 
 
 def metric_text(trial: TrialRecord) -> str:

@@ -19,6 +19,7 @@ __all__ = [
     "MIN_FRESH_RUNS",
     "Adaptation",
     "AdaptationStep",
+    "Claim",
     "ConfirmPlan",
     "DataSpec",
     "DatasetRecord",
@@ -84,7 +85,7 @@ class Outcome(enum.StrEnum):
 
 _OUTCOME_MEANINGS = {
     Outcome.COMPLETED: "Trained to the end of its budget.",
-    Outcome.NOT_LEARNING: "The loss stayed at chance level. Try a higher learning rate or less regularisation.",
+    Outcome.NOT_LEARNING: "The loss never came below chance level. Try another learning rate or less regularisation.",
     Outcome.PRUNED: "Ended early: other trials were ahead at the same epoch. Search with --pruner none to train all of "
     "them to the end.",
     Outcome.DIVERGED: "Loss or gradient became NaN or infinite, or the loss rose and did not come back. Try a lower "
@@ -424,6 +425,20 @@ class ConfirmPlan:
 
 
 @dataclass(frozen=True)
+class Claim:
+    """The part of a confirmation that a worker has taken and nobody else may.
+
+    Attributes:
+        seed_index: Of the fresh training; None: the measurement of the stability margin.
+    """
+
+    worker: int
+    trial: int
+    seed_index: int | None
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
 class Narrowing:
     """One bound that a search took back by itself.
 
@@ -478,6 +493,7 @@ class TrialRecord:
         margin: Stability margin; None if it was not measured.
         faults: Records of it that are damaged and left out, a sentence each.
         is_baseline: Whether it is the user's own configuration.
+        worker: Number of the worker that runs it, or ran it last; None before one did.
     """
 
     number: int
@@ -493,6 +509,7 @@ class TrialRecord:
     margin: StabilityMargin | None = None
     faults: tuple[str, ...] = ()
     is_baseline: bool = False
+    worker: int | None = None
 
     @property
     def kept_epochs(self) -> int | None:

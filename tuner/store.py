@@ -10,6 +10,7 @@
         margins/            one learning-rate sweep for each distinct configuration but for its rate
         rate_range.json     learning-rate range that sweeps proposed, with --lr-range auto
         logs/               one log file per worker
+        workers/            what workers hold at the moment: <number>.json a part of the confirmation, *.lock the rest
         confirm.json        which trials are trained again on fresh seeds
         adaptation.json     which ranges the search narrowed by itself, and why
         report.html
@@ -43,6 +44,7 @@ from tuner.config import SearchConfig, dump_config, load_resolved
 from tuner.errors import EnvironmentFault, RunError
 from tuner.records import (
     Adaptation,
+    Claim,
     ConfirmPlan,
     DatasetRecord,
     RateRange,
@@ -199,6 +201,7 @@ class RunFolder:
         self.margins_dir = root / "margins"
         self.rate_range_file = root / "rate_range.json"
         self.logs_dir = root / "logs"
+        self.workers_dir = root / "workers"
         self.lock_file = root / ".lock"
         self.confirm_file = root / "confirm.json"
         self.adaptation_file = root / "adaptation.json"
@@ -267,6 +270,23 @@ class RunFolder:
         finally:
             lock.release()
 
+    @contextlib.contextmanager
+    def exclusive(self, what: str) -> Iterator[None]:
+        """Hold one thing that the workers share while it is read and changed; others wait. A dead holder has let go.
+
+        Args:
+            what: `study`, `models` or another name of one's own.
+        """
+        file = self.workers_dir / f"{what}.lock"
+        with storage_errors(file):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(str(file))
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
     def is_held(self) -> bool:
         """Whether a process supervises the run now."""
         try:
@@ -277,7 +297,7 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what a run puts into its folder, and the folder if nothing else is in it."""
-        for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir):
+        for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir, self.workers_dir):
             shutil.rmtree(folder, ignore_errors=True)
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
         for file in (*files, self.rate_range_file, self.adaptation_file, self.ending_file):
@@ -296,6 +316,19 @@ class RunFolder:
     def load_confirm_plan(self) -> ConfirmPlan | None:
         """Which trials are confirmed; None before the search came to that."""
         return read_json(self.confirm_file, ConfirmPlan) if self.confirm_file.is_file() else None
+
+    def claim_file(self, worker: int) -> Path:
+        """What a worker has taken of the confirmation."""
+        return self.workers_dir / f"{worker}.json"
+
+    def load_claims(self) -> list[Claim]:
+        """What the workers have taken of the confirmation, by their number."""
+        claims = []
+        for file in self.workers_dir.glob("[0-9]*.json"):
+            # It may have been given back in between.
+            with contextlib.suppress(RunError):
+                claims.append(read_json(file, Claim))
+        return sorted(claims, key=lambda claim: claim.worker)
 
     def load_adaptation(self) -> Adaptation:
         """Which ranges the search has narrowed; no step before it did."""

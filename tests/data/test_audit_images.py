@@ -166,6 +166,14 @@ def test_many_images_are_sampled(monkeypatch):
     assert found(x)["dark_images"].evidence["num_rows_examined"] == 10
 
 
+@pytest.fixture(scope="module", params=["fashion_mnist_12k.npz", "cifar10_3k.npz", None])
+def real_images(request):
+    """A thousand images; of the digits, which reach up to 16, in the range of bytes."""
+    if request.param is None:
+        return load(None).x[:1000] * 15
+    return load(str(request.getfixturevalue("shared_data") / "images" / request.param)).x[:1000]
+
+
 # Share of spoiled copies that is found; none of the others is.
 @pytest.mark.parametrize(
     ("code", "spoil", "recall"),
@@ -176,13 +184,10 @@ def test_many_images_are_sampled(monkeypatch):
         ("low_information", lambda x: 128 + (x - x.mean()) * 0.02, 1.0),
     ],
 )
-@pytest.mark.parametrize("name", ["fashion_mnist_12k.npz", "cifar10_3k.npz", None])
-def test_spoiled_real_images_are_found_and_no_others(request, name, code, spoil, recall):
-    dataset = load(None if name is None else str(request.getfixturevalue("shared_data") / "images" / name))
-    x = dataset.x[:1000] if name else (dataset.x[:1000] * 15)
-    assert found(x) == {}
+def test_spoiled_real_images_are_found_and_no_others(real_images, code, spoil, recall):
+    assert found(real_images) == {}
     rows = np.arange(0, 1000, 25)
-    x = x.copy()
+    x = real_images.copy()
     x[rows] = np.round([spoil(image) for image in x[rows, np.newaxis].astype(np.float32)])[:, 0].astype(np.uint8)
     findings = found(x)
     assert findings.keys() == {code}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import re
 import shlex
 import subprocess
@@ -243,6 +244,35 @@ def test_python_examples_run(document: Path, tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+def sides(diff: str) -> tuple[str, str]:
+    """A script before and after the change that a diff shows; every line of both is in it."""
+    lines = diff.splitlines()
+    before, after = ("\n".join(line[1:] for line in lines if line[:1] != sign) for sign in "+-")
+    return before, after
+
+
+@pytest.mark.slow
+def test_two_changed_lines_make_a_keras_tuner_script_ours(tmp_path: Path) -> None:
+    """The script that the README changes runs as it was with Keras Tuner, and as it is then."""
+    (diff,) = [body for language, body in code_blocks((ROOT / "README.md").read_text()) if language == "diff"]
+    assert [sum(line.startswith(sign) for line in diff.splitlines()) for sign in "-+"] == [2, 2]
+    for name, script in zip(("before", "after"), sides(diff), strict=True):
+        folder = tmp_path / name
+        folder.mkdir()
+        (folder / "script.py").write_text(script, encoding="utf-8")
+        result = subprocess.run(
+            [sys.executable, "script.py"],
+            cwd=folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert result.returncode == 0, result.stdout + result.stderr
+        assert "learning_rate" in result.stdout.splitlines()[-1]
+    assert list((tmp_path / "after/runs/digits/trials").glob("*/seed_0/record.json"))
+
+
 def test_the_reader_of_documents() -> None:
     shell = "```bash\n$ CI=true make x # why\ntuner search \\\n  --json | tee f && cd ..\n```\n"
     text = f"# A b: `c`!\n{shell}```python\nx = 1\n```\n`tuner x` or `tuner`\n"
@@ -250,3 +280,4 @@ def test_the_reader_of_documents() -> None:
     in_block = [["make", "x"], ["tuner", "search", "--json"], ["tee", "f"], ["cd", ".."]]
     assert command_lines(shell_text(text)) == in_block
     assert command_lines(mentions(text)) == [["tuner", "x"]]
+    assert sides(" a\n-b\n+c\n\n") == ("a\nb\n", "a\nc\n")

@@ -14,8 +14,8 @@ from tuner.data import cache
 from tuner.errors import DataError
 from tuner.export import export_bundle
 from tuner.progress import metric_text
-from tuner.records import ConfirmPlan, Outcome, SeedRun, TrialRecord
-from tuner.search.plan import is_finished, note_crash, pending, plan_confirmation, unmeasured
+from tuner.records import Claim, ConfirmPlan, Outcome, SeedRun, TrialRecord
+from tuner.search.plan import give_up_claims, is_finished, note_crash, pending, plan_confirmation, take, unmeasured
 from tuner.search.study import load_trials
 from tuner.search.worker import work
 from tuner.stability.ranking import MAX_BEHIND_NATS, best_trial, finalists, median_seed_run, rank
@@ -159,14 +159,18 @@ def test_a_fresh_training_that_kills_its_worker_twice_is_ended_as_crashed(finish
     plan = folder.load_confirm_plan()
     number, last = plan.finalists[0], plan.seeds
     (folder.seed_run_dir(number, last) / "record.json").unlink()
-    note_crash(folder, "killed by signal 9")
+    note_crash(folder, "it had taken nothing", worker=0)
+    assert take(folder, plan, 0) == Claim(0, number, last)
+    note_crash(folder, "killed by signal 9", worker=1)
+    note_crash(folder, "killed by signal 9", worker=0)
     assert len(pending(plan, load_trials(folder))) == 1
-    note_crash(folder, "killed by signal 9")
+    assert take(folder, plan, 1) == Claim(1, number, last)
+    note_crash(folder, "killed by signal 9", worker=1)
     assert pending(plan, load_trials(folder)) == []
     crashed = folder.load_seed_runs(number)[last]
     assert (crashed.outcome, crashed.message) == (Outcome.CRASHED, "killed by signal 9")
     assert folder.load_trace(number, last).num_epochs == 0
-    note_crash(folder, "nothing is left to blame")
+    assert folder.load_claims() == []
 
 
 def test_a_trial_that_over_fitted_is_confirmed_with_the_epochs_that_were_kept(finished_copy):
@@ -192,7 +196,8 @@ def test_a_sweep_that_kills_its_worker_leaves_the_trial_without_a_margin(finishe
     number = folder.load_confirm_plan().finalists[0]
     folder.swept_file(number).unlink()
     assert not is_finished(folder, folder.load_config())
-    note_crash(folder, "killed by signal 9")
+    assert take(folder, folder.load_confirm_plan(), 0) == Claim(0, number, None)
+    note_crash(folder, "killed by signal 9", worker=0)
     assert is_finished(folder, folder.load_config())
     assert folder.load_margin(number) is None
 
@@ -219,6 +224,27 @@ def test_fresh_splits_are_drawn_for_each_seed_and_leave_the_test_part_alone(fini
     # A pipeline of its own, fitted on that training part.
     assert all(list((folder.data_dir / f"split_{seed}" / "prepared").iterdir()) for seed in splits[1:])
     assert "with a split of their own" in metric_text(load_trials(folder)[number])
+
+
+def test_each_part_of_a_confirmation_is_taken_by_one_worker(finished_copy):
+    folder = RunFolder.open(finished_copy)
+    plan = folder.load_confirm_plan()
+    number = plan.finalists[0]
+    for seed_index in (2, 3):
+        (folder.seed_run_dir(number, seed_index) / "record.json").unlink()
+    folder.swept_file(number).unlink()
+    assert [take(folder, plan, worker) for worker in (0, 1, 2, 3)] == [
+        Claim(0, number, 2),
+        Claim(1, number, 3),
+        Claim(2, number, None),
+        None,
+    ]
+    # The same worker takes up what it had taken; what it gives up, another may have.
+    assert take(folder, plan, 1) == Claim(1, number, 3)
+    give_up_claims(folder, 0)
+    assert take(folder, plan, 3) == Claim(3, number, 2)
+    give_up_claims(folder)
+    assert folder.load_claims() == []
 
 
 def test_data_that_was_split_in_time_is_not_split_anew(finished_copy):

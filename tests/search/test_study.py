@@ -8,6 +8,7 @@ import json
 import math
 import re
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -469,3 +470,34 @@ def test_other_optuna_programs_read_the_same_study(folder: RunFolder) -> None:
         assert trial.intermediate_values == {0: 0.5, 1: 0.25}
         json.dumps(trial.user_attrs, allow_nan=False)
     assert study.best_value == min(trial.objective or 0.0 for trial in load_trials(folder))
+
+
+def test_a_worker_gives_back_its_own_trials_and_those_of_nobody(folder: RunFolder) -> None:
+    first, second = Study(folder, worker=0), Study(folder, worker=1)
+    assert [ask(first).number, ask(second).number, ask(second).number] == [0, 1, 2]
+    assert [trial.worker for trial in load_trials(folder)] == [0, 1, 1]
+    # As if its worker had died between asking and writing down whose it is.
+    storage = optuna.storages.RDBStorage(f"sqlite:///{folder.study_file}")
+    storage.set_trial_user_attr(storage.get_all_trials(1)[2]._trial_id, "worker", None)
+    assert first.give_back(crashed=True, worker=0) == [0, 2]
+    assert (first.num_running(), first.num_waiting()) == (1, 2)
+    # The same trial again, now of the other one.
+    assert ask(second).number == 0
+    assert load_trials(folder)[0].worker == 1
+    assert second.give_back(crashed=False) == [0, 1]
+
+
+def test_many_workers_that_ask_at_once_share_the_budget(folder: RunFolder) -> None:
+    Study(folder)
+
+    def work(worker: int) -> list[int]:
+        study, mine = Study(folder, worker=worker), []
+        study.enqueue_first({"rate": 0.01})
+        while trial := study.ask(9):
+            mine.append(trial.number)
+            study.finish(trial.number, 0.0, outcome=Outcome.COMPLETED)
+        return mine
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(work, range(4)))
+    assert sorted(number for numbers in done for number in numbers) == list(range(9))

@@ -29,7 +29,7 @@ SetWorker = Callable[[str], None]
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return RunFolder.create(tmp_path / "a run's folder", SearchConfig(trials=3))
+    return RunFolder.create(tmp_path / "a run's folder", SearchConfig(trials=3, workers=1))
 
 
 @pytest.fixture
@@ -81,6 +81,8 @@ def test_the_worker_is_told_folder_and_deadline(folder: RunFolder, set_worker: S
         "worker",
         "--until",
         "1234567890.25",
+        "--number",
+        "0",
         "--",
         str(folder.root),
     ]
@@ -232,6 +234,79 @@ def test_trials_of_a_supervisor_that_was_killed_are_put_back_at_the_start(
     assert [trial.outcome for trial in load_trials(folder)] == [Outcome.WAITING]
 
 
+# --- several workers ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared_folder(tmp_path: Path) -> RunFolder:
+    return RunFolder.create(tmp_path / "shared", SearchConfig(trials=3, workers=2))
+
+
+def test_each_worker_has_its_number_its_log_and_one_thread(
+    shared_folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    set_worker('echo "$5 threads $OMP_NUM_THREADS $TF_NUM_INTRAOP_THREADS"')
+    run(shared_folder)
+    assert [worker_log(shared_folder, number).read_text() for number in (0, 1)] == [
+        "0 threads 1 1\n",
+        "1 threads 1 1\n",
+    ]
+    # One alone has all cores.
+    shared_folder.save_config(SearchConfig(trials=3, workers=1))
+    worker_log(shared_folder).unlink()
+    run(shared_folder)
+    assert worker_log(shared_folder).read_text().split() == [
+        "0",
+        "threads",
+        *os.environ.get("TF_NUM_INTRAOP_THREADS", "").split(),
+    ]
+
+
+def test_only_the_trial_of_the_worker_that_died_is_put_back(shared_folder: RunFolder, set_worker: SetWorker) -> None:
+    set_worker(
+        'echo $5 >> started; while :; do [ -e "die-$5" ] && rm "die-$5" && kill -9 $$; [ -e done ] && exit 0; '
+        "sleep 0.02; done"
+    )
+    here = shared_folder.root.parent
+    seen: list[list[tuple[Outcome, int | None]]] = []
+
+    def tick() -> None:
+        trials = [(trial.outcome, trial.worker) for trial in load_trials(shared_folder)]
+        if not trials:
+            for worker in (0, 1):
+                Study(shared_folder, worker=worker).ask(3)
+            (here / "die-1").touch()
+        elif trials[1][0] is Outcome.WAITING:
+            seen.append(trials)
+            (here / "done").touch()
+
+    run(shared_folder, tick)
+    assert seen[0] == [(Outcome.RUNNING, 0), (Outcome.WAITING, None)]
+    assert sorted((here / "started").read_text().split()) == ["0", "1", "1"]
+
+
+def test_what_one_worker_reports_ends_the_others(
+    shared_folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REPORT", json.dumps({"type": "SpaceError", "message": "no such space"}))
+    error_file = shared_folder.logs_dir / "worker-1.error.json"
+    set_worker(
+        f"if [ $5 = 0 ]; then echo $$ > pid; exec sleep 60; fi; while [ ! -e pid ]; do sleep 0.02; done; "
+        f"printf '%s' \"$REPORT\" > '{error_file}'; exit 2"
+    )
+    with pytest.raises(SpaceError, match="no such space"):
+        run(shared_folder)
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((shared_folder.root.parent / "pid").read_text()), 0)
+
+
+def test_workers_may_die_in_a_row_as_often_each(shared_folder: RunFolder, set_worker: SetWorker) -> None:
+    set_worker("echo start >> started; kill -11 $$")
+    with pytest.raises(EnvironmentFault, match=r"Workers died 8 times in a row"):
+        run(shared_folder)
+
+
 # --- the worker's side -------------------------------------------------------------------------------------------
 
 
@@ -312,7 +387,7 @@ def test_a_worker_whose_supervisor_died_while_it_started_ends_at_once(folder: Ru
 class Search:
     """A real search in a process of its own, watched through its events."""
 
-    def __init__(self, root: Path, *, trials: int) -> None:
+    def __init__(self, root: Path, *, trials: int, workers: int = 1) -> None:
         self.root = root
         self.events_file = root.parent / "events.jsonl"
         self._seen = len(self.events())
@@ -328,6 +403,8 @@ class Search:
             "2",
             "--confirm",
             "0",
+            "--workers",
+            str(workers),
             "--run",
             str(root),
         ]
@@ -354,11 +431,15 @@ class Search:
             assert time.monotonic() < deadline, self.output()
             time.sleep(0.05)
 
-    def worker(self) -> int:
-        """Process id of the worker."""
+    def workers(self) -> list[int]:
+        """Process ids of the workers."""
         pid = self.process.pid
-        (child,) = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(child)
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+    def worker(self) -> int:
+        """Process id of the only worker."""
+        (worker,) = self.workers()
+        return worker
 
     def end(self) -> int:
         """The exit code, once it has ended."""
@@ -411,3 +492,21 @@ def test_a_search_goes_on_after_every_kind_of_interruption(tmp_path: Path, finis
     trials = load_trials(RunFolder(root))
     assert [trial.hyperparameters for trial in trials[:2]] == [trial.hyperparameters for trial in in_peace]
     assert all(len(trial.seed_runs) == 1 and len(trial.epoch_losses) == 2 for trial in trials)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_two_workers_share_a_search_and_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
+    root = tmp_path / "run"
+    search = Search(root, trials=5, workers=2)
+    search.wait_for("trial_finished")
+    os.kill(search.workers()[-1], signal.SIGKILL)
+    assert search.end() in (0, 1), search.output()
+    trials = load_trials(RunFolder(root))
+    assert [trial.number for trial in trials] == list(range(5))
+    assert {trial.outcome for trial in trials} <= set(FINISHED_OUTCOMES)
+    assert all(len(trial.seed_runs) == 1 for trial in trials)
+    assert {trial.worker for trial in trials} == {0, 1}
+    finished = [event["trial"] for event in search.events() if event["event"] == "trial_finished"]
+    assert sorted(finished) == list(range(5))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import math
 
 import numpy as np
@@ -193,6 +194,8 @@ def test_a_loss_that_rose_before_it_was_lost_ran_away(rise, right):
         ({"num_layers": 7}, "too_deep", "deep", True),
         ({"l2": 0.0009}, "over_regularised", "strong_regularisation", False),
         ({"l2": 0.0012}, "over_regularised", "strong_regularisation", True),
+        ({"l1": 0.9e-4}, "over_regularised", "strong_regularisation", False),
+        ({"l1": 1.2e-4}, "over_regularised", "strong_regularisation", True),
         ({"l2": 0.01, "use_l2": False}, "over_regularised", "strong_regularisation", False),
         ({"dropout": 0.4}, "over_regularised", "strong_regularisation", False),
         ({"dropout": 0.45}, "over_regularised", "strong_regularisation", True),
@@ -204,6 +207,20 @@ def test_hyperparameters_are_evidence_on_the_right_side_of_usual(hyperparameters
     symptoms = ("oscillation", "same_order", "vanishing_gradient", "regularisation_dominates", "sudden_nan")
     told = causes(*map(finding, symptoms), hyperparameters=hyperparameters)
     assert (fact in told[code].evidence) is is_there
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "is_there"),
+    [
+        ({"learning_rate": 4e-4}, False),
+        ({"learning_rate": 2e-4}, True),
+        ({"learning_rate": 4e-3, "optimizer": "SGD"}, False),
+        ({"learning_rate": 2e-3, "optimizer": "SGD"}, True),
+    ],
+)
+def test_a_low_rate_is_one_below_what_is_usual_for_its_optimizer(hyperparameters, is_there):
+    told = causes(finding("too_slow"), hyperparameters=hyperparameters)["learning_rate_too_low"]
+    assert ("low_rate" in told.evidence) is is_there
 
 
 def test_strange_hyperparameters_are_ignored():
@@ -220,6 +237,131 @@ def test_a_validation_loss_far_below_the_training_loss_is_a_hint(factor, is_ther
         for cause in diagnose([finding("plateau")], trace=trace, data_findings=[finding("leaking_copies")])
     }
     assert ("train_validation_mismatch" in told) is is_there
+
+
+def told_of(trace: Trace, *symptoms: str, **context) -> dict[str, Finding]:
+    return {cause.code: cause for cause in diagnose([finding(code) for code in symptoms], trace=trace, **context)}
+
+
+def epochs_of(train, validation=()) -> Trace:
+    """A log of epochs, chance level 1."""
+    train = np.asarray(train, dtype=float)
+    return Trace(
+        step_loss=np.empty(0),
+        grad_norm=np.empty(0),
+        train_loss=train,
+        validation_loss=np.asarray(validation, dtype=float),
+        learning_rate=np.empty(0),
+        seconds=np.empty(0),
+        steps_per_epoch=1,
+        planned_epochs=len(train),
+        chance_loss=1.0,
+    )
+
+
+@pytest.mark.parametrize(("noise", "is_there"), [(0.10, True), (0.20, False)])
+def test_a_smooth_loss_that_still_falls_speaks_for_a_low_rate(noise, is_there):
+    rng = np.random.default_rng(3)
+    trace = build(0.5 * np.exp(rng.normal(0, noise, 400)), steps=20, chance=1.0, rng=rng)
+    assert ("smooth" in told_of(trace, "too_slow")["learning_rate_too_low"].evidence) is is_there
+
+
+@pytest.mark.parametrize(
+    ("factor", "noise", "is_there"), [(1.1, 0.0, False), (1.35, 0.0, True), (1.35, 0.3, False), (4.0, 0.3, True)]
+)
+def test_a_rise_of_the_first_steps_speaks_for_a_high_rate_if_it_stands_out_of_the_noise(factor, noise, is_there):
+    rng = np.random.default_rng(4)
+    loss = np.concatenate([[1.0], np.full(6, factor), np.full(393, 0.5)])
+    loss[1:] *= np.exp(rng.normal(0, noise, 399))
+    told = told_of(build(loss, steps=20, chance=1.0, rng=rng), "oscillation")
+    assert ("early_rise" in told["learning_rate_too_high"].evidence) is is_there
+
+
+@pytest.mark.parametrize(
+    ("ratios", "is_there"),
+    [([-2.1] * 20, False), ([-1.8] * 20, True), ([-3, -3, -1.8] + [-3] * 17, True), ([-3] * 3 + [-1.8] * 17, False)],
+)
+def test_large_changes_of_the_weights_in_the_first_epochs_speak_for_a_high_rate(ratios, is_there):
+    trace = dataclasses.replace(quiet_trace(), channels={"update_ratio": np.array(ratios, dtype=float)})
+    told = told_of(trace, "oscillation")["learning_rate_too_high"].evidence
+    assert ("large_first_steps" in told) is is_there
+
+
+@pytest.mark.parametrize(("ratio", "is_there"), [(0.12, False), (0.08, True)])
+def test_a_first_layer_with_a_small_gradient_speaks_for_vanishing_ones(ratio, is_there):
+    trace = dataclasses.replace(quiet_trace(), channels={"layer_grad_ratio": np.full(20, ratio)})
+    told = told_of(trace, "dead_units")["vanishing_gradient"].evidence
+    assert ("weak_first_layer" in told) is is_there
+
+
+@pytest.mark.parametrize(
+    ("best", "gap", "end", "is_there"),
+    [
+        (0.78, 0.05, 0.2, True),
+        (0.72, 0.05, 0.2, False),
+        (0.78, 0.10, 0.2, True),
+        (0.78, 0.14, 0.2, False),
+        (0.78, 0.05, 0.50, True),
+        (0.78, 0.05, 0.56, False),
+    ],
+)
+def test_labels_learned_by_heart_have_their_best_validation_near_chance(best, gap, end, is_there):
+    """Best validation loss of 1 at chance, the training loss of that epoch, and that of the last."""
+    train = [1.0, best - gap, *np.linspace(best - gap, end, 9)[1:]]
+    validation = [1.0, best, *np.linspace(best, 1.5, 9)[1:]]
+    told = told_of(epochs_of(train, validation), "validation_never_learns")["wrong_labels"].evidence
+    assert ("memorising" in told) is is_there
+
+
+@pytest.mark.parametrize(("share", "weaker"), [(0.015, "skew"), (0.025, "outliers")])
+def test_many_values_far_outside_are_a_long_tail_and_few_are_outliers(share, weaker):
+    data = [finding("skew"), finding("outliers", outlier_frac=share)]
+    told = told_of(quiet_trace(), "outlier_batch", data_findings=data)
+    strong = {"skew": "outliers", "outliers": "skew"}[weaker]
+    # Support of 0.6 at full strength; what is left of the other explanation is 0.4 of it.
+    assert told[weaker].evidence[f"data:{weaker}"] == pytest.approx(0.6 * 0.4)
+    assert told[strong].evidence[f"data:{strong}"] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(
+    ("train", "fact", "is_there"),
+    [
+        ([1.0, 1.15, 1.17, 1.15, 1.17, 1.15], "far_above_chance", False),
+        ([1.0, 1.25, 1.27, 1.25, 1.27, 1.25], "far_above_chance", True),
+        ([9.0, 4.0, 2.0, 1.8, 1.6, 1.4], "far_above_chance", False),
+        ([9.0, 4.0, 2.0, 2.0, 1.93, 1.93], "far_above_chance", True),
+        ([3.0], "far_above_chance", False),
+        ([3.0, 3.0], "far_above_chance", True),
+        ([9.0, 3.0, 3.05, 3.0, 3.05, 3.0, 3.05, 3.0], "restless_above_chance", True),
+        ([9.0, 3.0, 3.01, 3.0, 3.01, 3.0, 3.01, 3.0], "restless_above_chance", False),
+        ([9.0, 1.15, 1.18, 1.15, 1.18, 1.15, 1.18], "restless_above_chance", False),
+        ([9.0, 3.0, 4.0], "restless_above_chance", False),
+    ],
+)
+def test_a_loss_that_ends_above_chance_stays_there_or_jumps_about(train, fact, is_there):
+    told = told_of(epochs_of(train), "not_learning", "oscillation")["learning_rate_too_high"].evidence
+    assert (fact in told) is is_there
+
+
+@pytest.mark.parametrize(("rise", "is_there"), [(1.9, False), (2.1, True)])
+def test_a_log_of_epochs_shows_a_loss_that_ran_away(rise, is_there):
+    trace = epochs_of([1.0, 0.8, 0.5, 0.5, 0.5 * rise, math.nan])
+    told = {cause.code: cause for cause in diagnose([finding("divergence", is_finite=0.0)], trace=trace)}
+    assert ("runaway" in told["learning_rate_too_high"].evidence) is is_there
+
+
+@pytest.mark.parametrize("losses", [[278, 46, 53, 42, 41, 55, 41, 41, 59, 51, 37, 54], [30.0] * 12, [40.0, 40.0, 40.0]])
+def test_a_loss_that_was_thrown_far_above_chance_is_no_sign_of_a_low_rate(losses):
+    """The first: epochs of a digits net at rate 30 (a chance loss of 2.3)."""
+    trace = epochs_of(np.array(losses) / 2.3)
+    told = [cause.code for cause in diagnose(detect(trace).findings, trace=trace)]
+    assert told[0] == "learning_rate_too_high"
+    assert "learning_rate_too_low" not in told
+
+
+def test_a_loss_that_stays_at_chance_may_be_of_a_rate_too_low():
+    trace = epochs_of(np.full(12, 1.0))
+    assert "learning_rate_too_low" in {cause.code for cause in diagnose(detect(trace).findings, trace=trace)}
 
 
 @settings(max_examples=60, deadline=None)

@@ -65,7 +65,7 @@ def test_it_reads_as_text():
     assert text.startswith("this training: 24 epochs, stability 0.")
     assert "- over fitting (epoch 7): The validation loss was best in epoch 7" in text
     assert "Probable cause" in text
-    assert "    dropout: lower >= 0.2. " in text
+    assert "    dropout at least 0.2 in later trials. " in text
     calm = str(diagnose({"loss": FALLING, "val_loss": FALLING}))
     assert "Nothing wrong was found" in calm
 

@@ -23,6 +23,7 @@ from tests.stability.traces import decay, trace
 from tuner.errors import DataError, EnvironmentFault, RunError
 from tuner.records import Finding, Outcome, SeedRun
 from tuner.stability.csvlog import to_number
+from tuner.stability.detectors import detect
 from tuner.stability.examination import diagnose_log
 from tuner.stability.logs import ForeignLog, read
 from tuner.stability.score import score
@@ -235,6 +236,40 @@ def test_an_explosion_in_the_first_epoch_is_no_chance_level(write: Write) -> Non
     assert "The accuracy never rose" in notes(log)
     risen = only(write(table({"epoch": range(6), "accuracy": [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], "loss": losses})))
     assert risen.trace.chance_loss == 278.0
+
+
+def test_a_network_that_guesses_from_its_first_epoch_on_is_not_learning(write: Write) -> None:
+    """Measured: a digits net with Adam at 0.3, whose first epoch is hardly above chance and whose guesses differ."""
+    losses = [2.892, 2.351, 2.329, 2.333, 2.337, 2.338, 2.340, 2.341, 2.342, 2.343, 2.344, 2.344]
+    accuracy = [0.126, 0.093, 0.083, 0.099, 0.1, 0.1, 0.098, 0.098, 0.098, 0.098, 0.098, 0.098]
+    log = only(write(table({"epoch": range(12), "accuracy": accuracy, "loss": losses, "val_loss": losses})))
+    assert log.trace.chance_loss == pytest.approx(math.log(10), rel=0.02)
+    assert [finding.code for finding in detect(log.trace).findings][:1] == ["not_learning"]
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "first_loss", "is_guessing"),
+    [
+        ([0.1] * 9, 2.5, False),
+        ([0.1] * 9, 2.6, True),
+        # Ten classes or a hundred: what a guess would cost is not known.
+        ([0.4] * 9, 4.0, False),
+        ([0.4] * 9, 5.0, True),
+        # Up and down, or up.
+        ([0.1, 0.14, 0.1] * 3, 9.0, True),
+        ([0.1, 0.1, 0.1, 0.16, 0.16, 0.16, 0.1, 0.1, 0.1], 9.0, False),
+        ([0.1] * 6 + [0.118] * 3, 9.0, True),
+        ([0.1] * 6 + [0.122] * 3, 9.0, False),
+        ([0.0] * 9, 9.0, False),
+        ([1.0] * 9, 9.0, False),
+    ],
+)
+def test_what_counts_as_a_loss_of_guessing(
+    write: Write, accuracy: list[float], first_loss: float, is_guessing: bool
+) -> None:
+    losses = [first_loss] + [2.4] * 8
+    log = only(write(table({"epoch": range(9), "accuracy": accuracy, "loss": losses})))
+    assert ("The accuracy never rose" in notes(log)) is is_guessing
 
 
 def test_a_loss_of_another_name(write: Write) -> None:

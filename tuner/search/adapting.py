@@ -25,9 +25,10 @@ def adapt(folder: RunFolder, number: int, ranges: Mapping[str, SearchRange]) -> 
     Returns:
         Name to (low, high).
     """
-    found = narrowings(load_trials(folder), ranges)
-    record = folder.load_adaptation()
-    current = record.steps[-1].ranges if record.steps else ()
-    if found != current:
-        write_json(folder.adaptation_file, Adaptation((*record.steps, AdaptationStep(number, found))))
+    with folder.exclusive("adaptation"):
+        found = narrowings(load_trials(folder), ranges)
+        record = folder.load_adaptation()
+        current = record.steps[-1].ranges if record.steps else ()
+        if found != current:
+            write_json(folder.adaptation_file, Adaptation((*record.steps, AdaptationStep(number, found))))
     return narrowed_ranges(ranges, found)

@@ -9,7 +9,7 @@ from typing import Any
 from tuner.records import TrialRecord
 from tuner.search.context import hyperparameters_of, judgement_of, training_data
 from tuner.search.margins import measure_margin
-from tuner.search.plan import pending, unmeasured
+from tuner.search.plan import give_up_claims, take
 from tuner.search.seeds import derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
@@ -19,28 +19,27 @@ from tuner.training import seedrun
 __all__ = ["confirm"]
 
 
-def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool]) -> None:
-    """Train what of the folder's plan has not been trained yet; stopped and started again, it goes on.
+def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool], worker: int = 0) -> None:
+    """Train what of the folder's plan nobody has trained or taken yet; stopped and started again, it goes on.
 
     Args:
         folder: A run; without a plan nothing is done.
         hypermodel: Builds its models.
+        worker: Number of this worker; each part is done by one.
         is_late: Whether the time limit has passed; asked before each training and each sweep.
     """
     plan = folder.load_confirm_plan()
     if plan is None:
         return
     search_seed = folder.load_config().seed
-    for trial, seed_index in pending(plan, load_trials(folder)):
-        if is_late():
-            return
-        split_seed = fresh_split_seed(search_seed, seed_index) if plan.fresh_split else None
-        _train(folder, hypermodel, trial, seed_index, split_seed=split_seed)
     trials = {trial.number: trial for trial in load_trials(folder)}
-    for number in unmeasured(folder, plan):
-        if is_late():
-            return
-        _measure(folder, hypermodel, trials[number])
+    while not is_late() and (claim := take(folder, plan, worker)):
+        if claim.seed_index is None:
+            _measure(folder, hypermodel, trials[claim.trial])
+        else:
+            split_seed = fresh_split_seed(search_seed, claim.seed_index) if plan.fresh_split else None
+            _train(folder, hypermodel, trials[claim.trial], claim.seed_index, split_seed=split_seed)
+        give_up_claims(folder, worker)
 
 
 def _measure(folder: RunFolder, hypermodel: Any, trial: TrialRecord) -> None:

@@ -94,11 +94,13 @@ def apply_swept_range(folder: RunFolder, hypermodel: keras_tuner.HyperModel, spa
         )
     if RATE_NAME in config.range or RATE_NAME in config.fix:
         raise ConfigError(f"--lr-range auto and a value or range of {RATE_NAME} exclude each other. Keep one of them.")
-    found = folder.load_rate_range()
-    if found is None:
-        sweeps = _sweeps(folder, hypermodel, space)
-        found = RateRange(*rate_range(sweeps), sweeps)
-        write_json(folder.rate_range_file, found)
+    # One worker measures it, the others wait.
+    with folder.exclusive("rate_range"):
+        found = folder.load_rate_range()
+        if found is None:
+            sweeps = _sweeps(folder, hypermodel, space)
+            found = RateRange(*rate_range(sweeps), sweeps)
+            write_json(folder.rate_range_file, found)
     return apply_ranges(space, ranges={RATE_NAME: f"{found.low}:{found.high}"}, fixed={})
 
 

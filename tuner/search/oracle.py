@@ -81,16 +81,20 @@ class StudyOracle(keras_tuner.Oracle):
 
     def create_trial(self, tuner_id: str) -> trial_module.Trial:
         """The next trial, or one with status STOPPED when the budget or the search space is used up."""
+        # Held until it is known what the trial tries, or two workers would try the same.
+        with self.study.proposing():
+            return self._create_trial()
+
+    def _create_trial(self) -> trial_module.Trial:
         space = self.get_space()
         self._enqueue_first()
         proposal = self.study.ask(self.max_trials, may_start=not self._is_at_end())
-        narrowed: Mapping[str, tuple[float, float]] = {}
         if proposal is not None and not self.study.is_proposed(proposal.number):
-            narrowed = self._narrowed(proposal.number)
-            proposal = self._propose(proposal.number, narrowed)
+            proposal = self._propose(proposal.number, self._narrowed(proposal.number))
         if proposal is None:
             return trial_module.Trial(space, trial_id="none", status=trial_module.TrialStatus.STOPPED)
-        _suggest(space, proposal, narrowed)
+        # From the whole ranges: a trial that is put back must find the ones that it was stored with.
+        _suggest(space, proposal)
         self.study.describe(proposal.number, dict(space.values))
         trial = trial_module.Trial(space, trial_id=str(proposal.number), status=trial_module.TrialStatus.RUNNING)
         self.trials[trial.trial_id] = trial

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from tuner.config import SearchConfig
-from tuner.records import ConfirmPlan, Outcome, SeedRun, SweptTrial, Trace, TrialRecord
+from tuner.records import Claim, ConfirmPlan, Outcome, SeedRun, SweptTrial, Trace, TrialRecord
 from tuner.search.seeds import derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.stability.judgement import worst_objective
@@ -17,7 +17,16 @@ from tuner.stability.ranking import finalists, rank
 from tuner.stability.score import failed_score
 from tuner.store import RunFolder, read_json, write_json
 
-__all__ = ["SEEDS", "is_finished", "note_crash", "pending", "plan_confirmation", "unmeasured"]
+__all__ = [
+    "SEEDS",
+    "give_up_claims",
+    "is_finished",
+    "note_crash",
+    "pending",
+    "plan_confirmation",
+    "take",
+    "unmeasured",
+]
 
 # Fresh trainings of each finalist. Source: convention; the fewest that show a spread and survive one accident.
 SEEDS = 3
@@ -96,29 +105,69 @@ def is_finished(folder: RunFolder, config: SearchConfig) -> bool:
     return plan is not None and not pending(plan, trials) and not unmeasured(folder, plan)
 
 
-def note_crash(folder: RunFolder, reason: str) -> None:
-    """Note that a worker died while it confirmed; the second death of one training ends it as crashed.
-
-    One that died while it measured a margin, once all is trained, leaves that trial without.
+def take(folder: RunFolder, plan: ConfirmPlan, worker: int) -> Claim | None:
+    """Take the next part of a confirmation that nobody has done or taken, for one worker alone.
 
     Args:
-        folder: A run none of whose trials was running, so that it was the first pending fresh training.
-        reason: How the worker died.
+        folder: A run.
+        plan: What is to be done in it.
+        worker: Who takes it; `give_up_claims` ends that.
+
+    Returns:
+        None if nothing is left to take, though other workers may still be busy.
     """
-    plan = folder.load_confirm_plan()
-    left = pending(plan, load_trials(folder)) if plan else []
-    if plan and not left:
-        for number in unmeasured(folder, plan)[:1]:
+    with folder.exclusive("study"):
+        taken = {(claim.trial, claim.seed_index) for claim in folder.load_claims() if claim.worker != worker}
+        left: list[tuple[int, int | None]] = [
+            (trial.number, index) for trial, index in pending(plan, load_trials(folder))
+        ]
+        left += [(number, None) for number in unmeasured(folder, plan)]
+        free = [part for part in left if part not in taken]
+        if not free:
+            return None
+        claim = Claim(worker, *free[0])
+        write_json(folder.claim_file(worker), claim)
+        return claim
+
+
+def give_up_claims(folder: RunFolder, worker: int | None = None) -> None:
+    """Let others have what a worker (None: any) had taken of a confirmation."""
+    for claim in folder.load_claims():
+        if worker in (claim.worker, None):
+            folder.claim_file(claim.worker).unlink(missing_ok=True)
+
+
+def note_crash(folder: RunFolder, reason: str, *, worker: int) -> None:
+    """Note that a worker died while it confirmed; the second death of one training ends it as crashed.
+
+    One that died while it measured a margin leaves that trial without. What it had taken is given up.
+
+    Args:
+        folder: A run.
+        reason: How the worker died.
+        worker: Its number.
+    """
+    plan, claims = folder.load_confirm_plan(), [claim for claim in folder.load_claims() if claim.worker == worker]
+    if plan is not None:
+        for claim in claims:
+            _note_crash(folder, plan, claim, reason)
+    give_up_claims(folder, worker)
+
+
+def _note_crash(folder: RunFolder, plan: ConfirmPlan, claim: Claim, reason: str) -> None:
+    number, seed_index = claim.trial, claim.seed_index
+    if seed_index is None:
+        if number in unmeasured(folder, plan):
             write_json(folder.swept_file(number), SweptTrial("", 0.0, reason))
-    if not left:
         return
-    number, seed_index = left[0][0].number, left[0][1]
+    if not any((trial.number, index) == (number, seed_index) for trial, index in pending(plan, load_trials(folder))):
+        return
     file = folder.seed_run_dir(number, seed_index) / "crashes.json"
     crashes = 1 + (read_json(file, int) if file.is_file() else 0)
     write_json(file, crashes)
     if crashes >= MAX_CRASHES:
         run = _crashed(folder, number, seed_index, reason)
-        split_seed = fresh_split_seed(folder.load_config().seed, seed_index) if plan and plan.fresh_split else None
+        split_seed = fresh_split_seed(folder.load_config().seed, seed_index) if plan.fresh_split else None
         folder.save_seed_run(replace(run, split_seed=split_seed), _NO_TRACE)
 
 

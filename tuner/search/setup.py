@@ -227,7 +227,7 @@ def choose_folder(config: SearchConfig, *, runs_dir: Path = RUNS_DIR) -> tuple[P
     for file in candidates:
         folder = RunFolder(file.parent)
         try:
-            if _differences(folder.load_config(), config, ignore=("force", "time_limit", "confirm")):
+            if _differences(folder.load_config(), config, ignore=("force", "time_limit", "confirm", "workers")):
                 continue
             if not is_finished(folder, config):
                 return folder.root, True

@@ -37,14 +37,16 @@ class Study:
         algorithm: How configurations are proposed.
         seed: Search seed; proposal n follows from (seed, n), so that a resumed search proposes what an uninterrupted
             one does.
+        worker: Number of the process that asks; the trials that it is given are its own.
 
     Raises:
         EnvironmentFault: The storage cannot be used, or a package that the algorithm needs is missing.
     """
 
-    def __init__(self, folder: RunFolder, *, algorithm: AlgorithmName = "tpe", seed: int = 0) -> None:
+    def __init__(self, folder: RunFolder, *, algorithm: AlgorithmName = "tpe", seed: int = 0, worker: int = 0) -> None:
         require_packages(algorithm)
         self.algorithm = algorithm
+        self.worker = worker
         self._folder = folder
         self._seed = seed
         with storage_faults(folder):
@@ -64,11 +66,16 @@ class Study:
             configurations: Parameters of each.
             is_last_baseline: Whether the last one is the user's own configuration.
         """
-        if self._trials():
-            return
-        for number, params in enumerate(configurations, start=1):
-            is_baseline = is_last_baseline and number == len(configurations)
-            self._study.enqueue_trial(params, user_attrs={"baseline": True} if is_baseline else None)
+        with self._folder.exclusive("study"):
+            if self._trials():
+                return
+            for number, params in enumerate(configurations, start=1):
+                is_baseline = is_last_baseline and number == len(configurations)
+                self._study.enqueue_trial(params, user_attrs={"baseline": True} if is_baseline else None)
+
+    def proposing(self) -> contextlib.AbstractContextManager[None]:
+        """A block in which no other process proposes a trial."""
+        return self._folder.exclusive("proposal")
 
     def draft(self, number: int, *, attempt: int = 0) -> Draft:
         """What the algorithm proposes for a trial; nothing of it is stored.
@@ -123,11 +130,15 @@ class Study:
             max_trials: Budget.
             may_start: Whether there may be a new one at all.
         """
-        trials = self._trials()
-        is_new_one_allowed = may_start and len(trials) < max_trials
-        if is_new_one_allowed or any(trial.state is TrialState.WAITING for trial in trials):
-            return self._study.ask()
-        return None
+        # Held, or two workers would both take the last one; and a trial without an owner is a dead worker's.
+        with self._folder.exclusive("study"):
+            trials = self._trials()
+            is_new_one_allowed = may_start and len(trials) < max_trials
+            if not is_new_one_allowed and not any(trial.state is TrialState.WAITING for trial in trials):
+                return None
+            trial = self._study.ask()
+            self._storage.set_trial_user_attr(self._trial_id(trial.number), "worker", self.worker)
+            return trial
 
     def report(self, number: int, epoch: int, *, objective: float, loss: float) -> None:
         """Store what an epoch was judged, and its validation loss; again for the same one when a trial runs again."""
@@ -157,10 +168,13 @@ class Study:
             self._storage.set_trial_user_attr(trial_id, "message", message)
         self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [objective])
 
-    def give_back(self, *, crashed: bool, message: str = "", worst_objective: float = math.inf) -> list[int]:
+    def give_back(
+        self, *, crashed: bool, worker: int | None = None, message: str = "", worst_objective: float = math.inf
+    ) -> list[int]:
         """Put running trials back: the same trial, with the same number and parameters, runs again.
 
         Args:
+            worker: Whose; None: all, for which nobody may be at work.
             crashed: The worker died of it; the second time the trial is ended as crashed.
             message: What is known of the death.
             worst_objective: Objective of a trial that is ended so.
@@ -168,18 +182,30 @@ class Study:
         Returns:
             Numbers of the trials that were running.
         """
-        running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
-        for trial in running:
-            attempts = int(trial.user_attrs.get("attempts", 0)) + crashed
-            trial_id = self._trial_id(trial.number)
-            self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
-            if attempts >= MAX_ATTEMPTS:
-                self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
-                continue
-            for epoch in trial.intermediate_values:
-                self._storage.set_trial_intermediate_value(trial_id, epoch, math.nan)
-            self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+        with self._folder.exclusive("study"):
+            running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
+            # One without an owner: its worker died while it was asking.
+            running = [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
+            for trial in running:
+                attempts = int(trial.user_attrs.get("attempts", 0)) + crashed
+                trial_id = self._trial_id(trial.number)
+                self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+                if attempts >= MAX_ATTEMPTS:
+                    self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
+                    continue
+                for epoch in trial.intermediate_values:
+                    self._storage.set_trial_intermediate_value(trial_id, epoch, math.nan)
+                self._storage.set_trial_user_attr(trial_id, "worker", None)
+                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         return [trial.number for trial in running]
+
+    def num_running(self) -> int:
+        """How many trials some worker is running."""
+        return sum(trial.state is TrialState.RUNNING for trial in self._trials())
+
+    def num_waiting(self) -> int:
+        """How many trials were put back, or enqueued, and wait for a worker."""
+        return sum(trial.state is TrialState.WAITING for trial in self._trials())
 
     def finished(self) -> list[tuple[int, dict[str, HyperparameterValue], float]]:
         """Number, hyperparameters and objective of each finished trial."""
@@ -261,6 +287,7 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         message=str(trial.user_attrs.get("message", "")),
         is_baseline=bool(trial.user_attrs.get("baseline", False)),
         margin=folder.load_margin(trial.number) if is_finished else None,
+        worker=trial.user_attrs.get("worker"),
         faults=tuple(faults),
     )
 

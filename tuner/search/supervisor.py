@@ -1,4 +1,4 @@
-"""The supervisor: the command that the user typed starts a worker process, watches it, and starts it again."""
+"""The supervisor: the command that the user typed starts worker processes, watches them, and starts them again."""
 
 from __future__ import annotations
 
@@ -9,28 +9,30 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 
 from tuner import errors
 from tuner.errors import EnvironmentFault, TunerError, package_faults
-from tuner.search.plan import note_crash
+from tuner.search.machine import num_workers, worker_environments
+from tuner.search.plan import SEEDS, give_up_claims, note_crash
 from tuner.search.study import Study, storage_faults
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
-from tuner.store import RunFolder, read_json, write_json
+from tuner.store import RunFolder, read_json, storage_errors, write_json
 
 __all__ = ["run_worker", "supervise", "worker_log"]
 
-# How often the supervisor looks at its worker.
+# How often the supervisor looks at its workers.
 POLL_S = 0.2
 # How often it reads the study for the display, and the share of a processor that this may take: with many trials it
 # takes long, and the processor is the training's. Source: convention.
 TICK_S = 1.0
 TICK_FRAC = 0.05
-# How long a worker may take to end when it is told to, before it is killed.
+# How long workers may take to end when they are told to, before they are killed.
 STOP_GRACE_S = 5.0
-# Workers that die one after the other without finishing a trial, before the search gives up.
+# Workers that die one after the other without a trial being finished, before the search gives up; times their number.
 MAX_DEATHS_IN_A_ROW = 4
 # Exit code of a worker that met an unexpected exception, which another try would only meet again.
 BUG_EXIT_CODE = 70
@@ -49,20 +51,23 @@ class WorkerBug(TunerError):
     exit_code = BUG_EXIT_CODE
 
 
-def worker_log(folder: RunFolder) -> Path:
+def worker_log(folder: RunFolder, number: int = 0) -> Path:
     """Where everything that a worker prints goes."""
-    return folder.logs_dir / "worker-0.log"
+    return folder.logs_dir / f"worker-{number}.log"
 
 
-def _error_file(folder: RunFolder) -> Path:
-    return folder.logs_dir / "worker-0.error.json"
+def _error_file(folder: RunFolder, number: int) -> Path:
+    return folder.logs_dir / f"worker-{number}.error.json"
 
 
-def run_worker(folder: RunFolder, *, deadline: float | None = None, only_confirm: bool = False) -> None:
+def run_worker(
+    folder: RunFolder, *, number: int = 0, deadline: float | None = None, only_confirm: bool = False
+) -> None:
     """Work on the trials of a run until its budget is used up. This is the process that imports Keras.
 
     Args:
         folder: A run that is set up.
+        number: Of this worker.
         deadline: Unix time in seconds after which no trial is started and the running one is put back.
         only_confirm: Carry out the planned confirmation and nothing else.
 
@@ -74,118 +79,182 @@ def run_worker(folder: RunFolder, *, deadline: float | None = None, only_confirm
         with package_faults(), storage_faults(folder):
             from tuner.search.worker import work
 
-            work(folder, deadline=deadline, only_confirm=only_confirm)
+            work(folder, number=number, deadline=deadline, only_confirm=only_confirm)
     except TunerError as error:
-        write_json(_error_file(folder), {"type": type(error).__name__, "message": str(error)})
+        write_json(_error_file(folder, number), {"type": type(error).__name__, "message": str(error)})
         raise
 
 
 def supervise(
     folder: RunFolder, *, deadline: float | None = None, on_tick: Callable[[], None], only_confirm: bool = False
 ) -> None:
-    """Run a worker to the end of the search; restart it when it dies.
+    """Run workers to the end of the search; restart those that die.
 
     Args:
         folder: A run that is set up, held by this process.
-        deadline: Passed on to the worker.
+        deadline: Passed on to the workers.
         on_tick: Called about once a second.
-        only_confirm: Passed on to the worker.
+        only_confirm: Passed on to the workers.
 
     Raises:
-        TunerError: The one that the worker reported.
+        TunerError: The one that a worker reported.
         EnvironmentFault: Workers die again and again.
     """
     with storage_faults(folder):
-        _supervise(folder, _command(folder, deadline, only_confirm), on_tick)
+        study = Study(folder)
+        study.give_back(crashed=False)
+        give_up_claims(folder)
+        with _Crew(folder, deadline=deadline, only_confirm=only_confirm) as crew:
+            _supervise(folder, study, crew, on_tick)
 
 
-def _command(folder: RunFolder, deadline: float | None, only_confirm: bool) -> list[str]:
-    command = [sys.executable, "-m", "tuner", "worker"]
-    command += ["--until", repr(deadline)] if deadline is not None else []
-    command += ["--only-confirm"] if only_confirm else []
-    return [*command, "--", str(folder.root)]
-
-
-def _supervise(folder: RunFolder, command: list[str], on_tick: Callable[[], None]) -> None:
-    study = Study(folder)
-    study.give_back(crashed=False)
-    deaths = 0
+def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[], None]) -> None:
+    deaths, done_before, next_tick = 0, _num_done(folder, study), 0.0
     while True:
-        _error_file(folder).unlink(missing_ok=True)
-        done_before = study.num_finished() + folder.num_trained()
-        with _worker(folder, command) as process:
-            returncode = _watch(process, on_tick)
-        on_tick()
-        if returncode == 0:
-            return
-        if _error_file(folder).is_file():
-            study.give_back(crashed=False)
-            report = read_json(_error_file(folder), dict[str, str])
-            raise getattr(errors, report["type"], TunerError)(report["message"])
-        reason = _death(folder, returncode)
-        if returncode == BUG_EXIT_CODE:
-            study.give_back(crashed=False)
-            raise WorkerBug(f"The worker met a bug of the program. {reason}")
-        deaths = 1 if study.num_finished() + folder.num_trained() > done_before else deaths + 1
-        config = folder.load_config()
-        worst = worst_objective(config.objective, stability_weight=config.stability_weight)
-        worst += config.margin_weight * MAX_PENALTY_NATS
-        if not study.give_back(crashed=True, message=reason, worst_objective=worst):
-            note_crash(folder, reason)
-        if deaths >= MAX_DEATHS_IN_A_ROW:
-            raise EnvironmentFault(f"The worker died {deaths} times in a row. {reason}")
-
-
-def _watch(process: subprocess.Popen[bytes], on_tick: Callable[[], None]) -> int:
-    next_tick = 0.0
-    while True:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            return process.wait(POLL_S)
-        if time.monotonic() >= next_tick:
+        for number, returncode in crew.ended():
+            if returncode == 0:
+                continue
+            _raise_reported(folder, number, returncode)
+            reason = _death(folder, number, returncode)
+            deaths = 1 if _num_done(folder, study) > done_before else deaths + 1
+            _note_death(folder, study, number, reason)
+            done_before = _num_done(folder, study)
+            if deaths >= MAX_DEATHS_IN_A_ROW * crew.size:
+                who = "The worker" if crew.size == 1 else "Workers"
+                raise EnvironmentFault(f"{who} died {deaths} times in a row. {reason}")
+            crew.start(number)
+        if time.monotonic() >= next_tick or not crew.is_at_work:
             started = time.process_time()
             on_tick()
             next_tick = time.monotonic() + max(TICK_S, (time.process_time() - started) / TICK_FRAC)
+        if not crew.is_at_work:
+            return
+        crew.wait(POLL_S)
 
 
-@contextlib.contextmanager
-def _worker(folder: RunFolder, command: list[str]) -> Iterator[subprocess.Popen[bytes]]:
-    """A running worker process; ended, and its trial put back, if the block is left early (Ctrl-C included)."""
-    environment = os.environ | {
-        "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-        "PYTHONUNBUFFERED": "1",
-        SUPERVISOR_VARIABLE: str(os.getpid()),
-    }
-    with open(worker_log(folder), "ab") as log:
-        # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then ends the worker.
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        if process.poll() is None:
-            _stop(process)
-            Study(folder).give_back(crashed=False)
+def _num_done(folder: RunFolder, study: Study) -> int:
+    return study.num_finished() + folder.num_trained()
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(STOP_GRACE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:
+    """Raise what a worker could not go on with, and another one could not either."""
+    if _error_file(folder, number).is_file():
+        report = read_json(_error_file(folder, number), dict[str, str])
+        raise getattr(errors, report["type"], TunerError)(report["message"])
+    if returncode == BUG_EXIT_CODE:
+        raise WorkerBug(f"The worker met a bug of the program. {_death(folder, number, returncode)}")
 
 
-def _death(folder: RunFolder, returncode: int) -> str:
+def _note_death(folder: RunFolder, study: Study, number: int, reason: str) -> None:
+    """Put back at once what the dead worker was doing: a trial, or a part of the confirmation."""
+    config = folder.load_config()
+    worst = worst_objective(config.objective, stability_weight=config.stability_weight)
+    worst += config.margin_weight * MAX_PENALTY_NATS
+    if not study.give_back(worker=number, crashed=True, message=reason, worst_objective=worst):
+        note_crash(folder, reason, worker=number)
+
+
+class _Crew:
+    """The worker processes of a run; ended, and their work put back, when the block is left (Ctrl-C included).
+
+    Args:
+        folder: The run.
+        deadline, only_confirm: Passed on to the workers.
+    """
+
+    def __init__(self, folder: RunFolder, *, deadline: float | None, only_confirm: bool) -> None:
+        self._folder = folder
+        self._command = [sys.executable, "-m", "tuner", "worker"]
+        self._command += ["--until", repr(deadline)] if deadline is not None else []
+        self._command += ["--only-confirm"] if only_confirm else []
+        config = folder.load_config()
+        # A confirmation of any size is small beside the search, and its parts are counted by the workers.
+        most = max(config.trials, SEEDS * config.confirm)
+        self._environments = worker_environments(num_workers(config.workers, most=most))
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+
+    @property
+    def size(self) -> int:
+        """How many workers there are at the start."""
+        return len(self._environments)
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether a worker is running."""
+        return bool(self._processes)
+
+    def __enter__(self) -> _Crew:
+        try:
+            for number in range(self.size):
+                self.start(number)
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.is_at_work or kind is not None:
+            self._stop()
+            Study(self._folder).give_back(crashed=False)
+            give_up_claims(self._folder)
+
+    def start(self, number: int) -> None:
+        """Start the worker of that number."""
+        _error_file(self._folder, number).unlink(missing_ok=True)
+        environment = os.environ | {
+            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
+            "PYTHONUNBUFFERED": "1",
+            SUPERVISOR_VARIABLE: str(os.getpid()),
+            **self._environments[number],
+        }
+        file = worker_log(self._folder, number)
+        with storage_errors(file), open(file, "ab") as log:
+            # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then ends the workers.
+            self._processes[number] = subprocess.Popen(
+                [*self._command, "--number", str(number), "--", str(self._folder.root)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    def wait(self, seconds: float) -> None:
+        """Wait for so long at most; less if the first of the workers ends."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            next(iter(self._processes.values())).wait(seconds)
+
+    def ended(self) -> list[tuple[int, int]]:
+        """Number and exit code of the workers that have ended since the last call."""
+        found = [(number, code) for number, each in self._processes.items() if (code := each.poll()) is not None]
+        for number, _ in found:
+            del self._processes[number]
+        return found
+
+    def _stop(self) -> None:
+        for process in self._processes.values():
+            process.terminate()
+        deadline = time.monotonic() + STOP_GRACE_S
+        for process in self._processes.values():
+            try:
+                process.wait(max(0.0, deadline - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+        self._processes.clear()
+
+
+def _death(folder: RunFolder, number: int, returncode: int) -> str:
     """How a worker died, with the last lines of its log."""
     how = (
         f"by signal {-returncode} ({signal.strsignal(-returncode)})"
         if returncode < 0
         else f"with exit code {returncode}"
     )
-    lines = worker_log(folder).read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
-    return f"It ended {how}. Last lines of {worker_log(folder)}:\n" + "\n".join(f"  {line}" for line in lines)
+    lines = worker_log(folder, number).read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
+    return f"It ended {how}. Last lines of {worker_log(folder, number)}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _die_with_parent() -> None:

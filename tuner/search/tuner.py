@@ -271,6 +271,11 @@ class StabilityTuner(keras_tuner.Tuner):
 
     def _keep(self, training: Training) -> None:
         """Store the model if it is among the best so far, then the record; remove the models it displaces."""
+        # Held: a model that another worker has stored, without its record yet, must not be removed as nobody's.
+        with self.run_folder.exclusive("models"):
+            self._keep_best(training)
+
+    def _keep_best(self, training: Training) -> None:
         run = training.run
         best = [(run.objective, run.trial)] if training.model is not None else []
         for file in self.run_folder.trials_dir.glob("*/seed_0/model.keras"):

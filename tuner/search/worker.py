@@ -30,16 +30,20 @@ from tuner.training.seedrun import StopTraining, TrainingData
 
 __all__ = ["work"]
 
+# How often a worker that has no trial left to run looks whether the others are done.
+WAIT_S = 1.0
+
 
 class OutOfTime(StopTraining):
     """The time limit was reached in the middle of a trial, which goes back to the queue."""
 
 
-def work(folder: RunFolder, *, deadline: float | None = None, only_confirm: bool = False) -> None:
+def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, only_confirm: bool = False) -> None:
     """Run trials until the budget is used up, then confirm the finalists; or stop when the deadline has passed.
 
     Args:
         folder: A run that is set up.
+        number: Of this worker; others may work on the same run.
         deadline: Unix time in seconds, or None.
         only_confirm: Carry out the confirmation that is planned in the folder, and nothing else.
 
@@ -52,10 +56,25 @@ def work(folder: RunFolder, *, deadline: float | None = None, only_confirm: bool
     if not only_confirm:
         if config.lr_range == "auto":
             space = apply_swept_range(folder, hypermodel, space)
-        _search(folder, hypermodel, space, deadline=deadline)
+        study = Study(folder, algorithm=config.algorithm, seed=config.seed, worker=number)
+        _search(folder, hypermodel, space, study=study, deadline=deadline)
+        while _wait_for_others(study, deadline):
+            _search(folder, hypermodel, space, study=study, deadline=deadline)
         if config.confirm and not _is_late(deadline):
-            plan_confirmation(folder, top=config.confirm)
-    confirm(folder, hypermodel, is_late=lambda: _is_late(deadline))
+            with folder.exclusive("plan"):
+                plan_confirmation(folder, top=config.confirm)
+    confirm(folder, hypermodel, worker=number, is_late=lambda: _is_late(deadline))
+
+
+def _wait_for_others(study: Study, deadline: float | None) -> bool:
+    """Wait until no other worker runs a trial any more; True as soon as one of them was put back, for this worker."""
+    while not _is_late(deadline):
+        if study.num_waiting():
+            return True
+        if not study.num_running():
+            return False
+        time.sleep(WAIT_S)
+    return False
 
 
 def _search(
@@ -63,12 +82,12 @@ def _search(
     hypermodel: keras_tuner.HyperModel,
     space: keras_tuner.HyperParameters,
     *,
+    study: Study,
     deadline: float | None,
 ) -> None:
     config = folder.load_config()
     if config.algorithm == "grid":
         check_grid(space, trials=config.trials, num_others=bool(config.baseline))
-    study = Study(folder, algorithm=config.algorithm, seed=config.seed)
     narrowed = functools.partial(adapt, folder) if config.adapt else None
     oracle = StudyOracle(
         study,
@@ -83,7 +102,7 @@ def _search(
     try:
         tuner.search(epochs=config.epochs, data_findings=folder.load_dataset().findings)
     except OutOfTime:
-        study.give_back(crashed=False)
+        study.give_back(crashed=False, worker=study.worker)
 
 
 class StudyTuner(StabilityTuner):

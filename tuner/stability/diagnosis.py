@@ -62,8 +62,12 @@ MEMORISING_LEVEL_FRAC, MEMORISING_GAP_FRAC = 0.75, 0.12
 # Values far outside their column's quartiles from which on they are a tail, no outliers; what is left of the other
 # explanation. Source: the tuning half of the zoo: 0.2 to 0.4 % where rows were moved out, 5 to 15 % of skewed columns.
 LONG_TAIL_FRAC, SEEN_TWICE = 0.02, 0.4
-# A loss that ends this far above chance has been thrown there. Source: convention.
-ABOVE_CHANCE_NATS = math.log(1.2)
+# A loss that ends this far above chance has been thrown there; from twice chance on for certain, unless it still falls:
+# by so much from the middle to the last third of the epochs. Source: convention.
+ABOVE_CHANCE_NATS, FAR_ABOVE_CHANCE_NATS = math.log(1.2), math.log(2)
+STILL_FALLING_NATS = 0.05
+# Spread of such a loss from epoch to epoch: starts to count, full. Source: the tuning half of the zoo.
+RESTLESS_NATS = (0.02, 0.2)
 
 
 def diagnose(
@@ -206,6 +210,7 @@ _FINDING_OF_FACT = {
     "unrecovered": ("divergence",),
     "memorising": ("over_fitting", "validation_never_learns"),
     "restless_above_chance": ("not_learning",),
+    "far_above_chance": ("not_learning",),
     "weak_first_layer": ("not_learning",),
 }
 
@@ -261,8 +266,21 @@ def _trace_facts(signals: Signals) -> dict[str, float]:
             facts["validation_better"] = 0.7
         if _is_memorising(signals.train[:count], signals.validation[:count]):
             facts["memorising"] = 0.9
-    if len(signals.train) >= 4 and float(np.median(signals.train[-3:])) > ABOVE_CHANCE_NATS:
-        facts["restless_above_chance"] = graded(spread_of(signals.train), start=0.02, end=0.2, low=0.0, high=1.0)
+    return facts | _facts_above_chance(signals.train)
+
+
+def _facts_above_chance(train: FloatArray) -> dict[str, float]:
+    """What a loss says that ends far above chance: it jumps about there, or stays."""
+    level = float(np.median(train[-3:])) if len(train) >= 2 else -math.inf
+    if level <= ABOVE_CHANCE_NATS:
+        return {}
+    facts: dict[str, float] = {}
+    if len(train) >= 4:
+        start, end = RESTLESS_NATS
+        facts["restless_above_chance"] = graded(spread_of(train), start=start, end=end, low=0.0, high=1.0)
+    third = max(1, len(train) // 3)
+    if float(np.median(train[-2 * third : -third]) - np.median(train[-third:])) < STILL_FALLING_NATS:
+        facts["far_above_chance"] = graded(level, start=ABOVE_CHANCE_NATS, end=FAR_ABOVE_CHANCE_NATS, low=0.0, high=1.0)
     return facts
 
 

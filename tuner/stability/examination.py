@@ -18,6 +18,7 @@ from tuner.stability import diagnosis, logs
 from tuner.stability.detectors import detect
 from tuner.stability.history import ForeignLog, foreign_logs
 from tuner.stability.jsonlog import parse_history
+from tuner.stability.remedies import told
 from tuner.stability.score import outcome_of, score
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_log"]
@@ -57,7 +58,7 @@ class Diagnosis:
             lines.append(f"- {finding.code.replace('_', ' ')}{place}: {finding.cause}")
         for finding in self.causes:
             lines.append(f"Probable cause ({finding.confidence:.0%}): {finding.cause}")
-            lines += [f"    {remedy.parameter}: {remedy.change}. {remedy.reason}" for remedy in finding.remedies]
+            lines += [f"    {told(remedy)}. {remedy.reason}" for remedy in finding.remedies]
         return "\n".join([*lines, *(f"Note: {note}" for note in self.log.notes)])
 
 

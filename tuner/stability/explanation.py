@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from tuner.records import Finding, HyperparameterValue, TrialRecord
 from tuner.stability.detectors import ALARM_SEVERITY
-from tuner.stability.remedies import change_configuration, parse_change
+from tuner.stability.remedies import change_configuration, parse_change, told
 
 __all__ = ["advice", "alarms", "explained", "frequent_causes", "top_cause", "words"]
 
@@ -43,10 +43,12 @@ def advice(cause: Finding, hyperparameters: Mapping[str, HyperparameterValue]) -
     """
     for remedy in cause.remedies:
         change = parse_change(remedy.change)
-        if change is None:
-            return remedy.change if remedy.parameter in ("data", "model") else f"{remedy.parameter}: {remedy.change}"
-        if change.kind == "set" or (change.kind == "scale" and remedy.parameter not in hyperparameters):
-            return f"{remedy.parameter} {remedy.change}"
+        if (
+            change is None
+            or change.kind == "set"
+            or (change.kind == "scale" and remedy.parameter not in hyperparameters)
+        ):
+            return told(remedy)
         if change.kind == "scale":
             old, new = hyperparameters[remedy.parameter], change_configuration(hyperparameters, [remedy])
             return f"{remedy.parameter} {_shown(new[remedy.parameter])} instead of {_shown(old)}"

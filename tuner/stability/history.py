@@ -16,6 +16,7 @@ import numpy as np
 
 from tuner.errors import DataError
 from tuner.records import Finding, FloatArray, Trace
+from tuner.stability.signals import running_median
 
 __all__ = ["Column", "ForeignLog", "History", "foreign_logs", "listed"]
 
@@ -31,13 +32,17 @@ MAX_LISTED = 12
 
 # A loss beyond this is as good as infinite. Source: convention; ratios and ranges of losses stay finite.
 MAX_LOSS = 1e100
-# An accuracy that never gets beyond this multiple of its lowest value has not risen. Source: convention.
-FLAT_ACCURACY_FACTOR = 1.5
+# An accuracy whose median of so many epochs never gets beyond this multiple of its lowest, and whose mean of the last
+# third not beyond that one of the first, has not risen. Source: convention; single epochs of a net that guesses ten
+# digits had 0.083 to 0.126 (tests/stability/test_logs.py).
+FLAT_ACCURACY_FACTOR, FLAT_ACCURACY_GROWTH, ACCURACY_MEDIAN = 1.5, 1.2, 3
 # A lower accuracy is not that of a guess. Source: convention; a million classes.
 MIN_ACCURACY = 1e-6
-# A first loss beyond this multiple of the loss of guessing is an explosion, no chance level. Source: convention; with
-# a learning rate 600 times too high the first epoch of a digits net had 278, guessing has 2.3 (tests/stability).
-EXPLODED_START_FACTOR = 1.5
+# A first loss beyond this multiple of the loss of guessing is an explosion, no chance level; of an accuracy so low that
+# it is that of a guess among several classes, and of any other, which may be that of a trained network. Source:
+# convention; measured with rates 600 and 300 times too high, the first epoch of a digits net had 278 and 2.9, guessing
+# has 2.3; a good network at an accuracy of 0.4 among 100 classes has 2.5 times what guessing between two has.
+LOW_ACCURACY, EXPLODED_LOW_FACTOR, EXPLODED_FACTOR = 0.2, 1.1, 5.0
 
 ACCURACY_NAMES = ("accuracy", "acc", "sparse_categorical_accuracy", "categorical_accuracy", "binary_accuracy")
 LEARNING_RATE_NAMES = ("learning_rate", "lr")
@@ -319,8 +324,8 @@ def _log(history: History, rows: np.ndarray, chance: float, names: tuple[str, st
             f"Some losses are negative, so rises are judged from {-offset:.4g} up: "
             f"the losses of the evidence are {offset:.4g} higher than those of the log."
         )
-    guessing = _guessing_loss(columns)
-    if guessing is not None and not offset and not chance <= EXPLODED_START_FACTOR * guessing:
+    guessing = _guessing_loss(columns, chance)
+    if guessing is not None and not offset:
         chance_loss = guessing
         notes.append(
             f"The accuracy never rose; guessing has a loss of {guessing:.4g}, which stands for the chance level."
@@ -375,16 +380,28 @@ def _offset(train: FloatArray, validation: FloatArray) -> float:
     return float(high - low or abs(low)) - float(low)
 
 
-def _guessing_loss(columns: Mapping[str, Column]) -> float | None:
-    """Cross-entropy of a constant answer as good as the accuracy says; None if there is none, or it rose."""
+def _guessing_loss(columns: Mapping[str, Column], first_loss: float) -> float | None:
+    """Cross-entropy of a constant answer as good as the accuracy says, if the first loss was an explosion above it.
+
+    None if there is no accuracy, if it rose, or if the first loss may be that of chance.
+    """
     known = {name.lower(): column for name, column in columns.items()}
     column = next((known[name] for name in ACCURACY_NAMES if name in known), None)
     values = np.empty(0) if column is None else column.values[np.isfinite(column.values)]
-    if not values.size or not MIN_ACCURACY <= values.min() < 1 or values.max() >= FLAT_ACCURACY_FACTOR * values.min():
+    if not values.size or not MIN_ACCURACY <= values.min() <= values.max() < 1 or _has_risen(values):
         return None
-    share = float(values.min())
+    share = float(np.median(values))
     others = max(1 / share - 1, 1.0)
-    return -share * math.log(share) - (1 - share) * math.log((1 - share) / others)
+    loss = -share * math.log(share) - (1 - share) * math.log((1 - share) / others)
+    factor = EXPLODED_LOW_FACTOR if share <= LOW_ACCURACY else EXPLODED_FACTOR
+    return None if first_loss <= factor * loss else loss
+
+
+def _has_risen(accuracy: FloatArray) -> bool:
+    medians = running_median(accuracy, ACCURACY_MEDIAN)[min(ACCURACY_MEDIAN, accuracy.size) - 1 :]
+    third = -(-accuracy.size // 3)
+    growth = float(np.mean(accuracy[-third:])) / float(np.mean(accuracy[:third]))
+    return bool(medians.max() >= FLAT_ACCURACY_FACTOR * medians.min()) or growth >= FLAT_ACCURACY_GROWTH
 
 
 def _usable_chance(chance: float, train: FloatArray) -> float:

@@ -20,7 +20,7 @@ from typing import Literal
 
 from tuner.records import HyperparameterValue, Remedy
 
-__all__ = ["Change", "apply_remedies", "change_configuration", "parse_change"]
+__all__ = ["Change", "apply_remedies", "change_configuration", "parse_change", "told"]
 
 _NUMBER = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _SCALE = re.compile(rf"x ({_NUMBER})")
@@ -57,6 +57,22 @@ def parse_change(text: str) -> Change | None:
         return Change("upper" if match[1].startswith("upper") else "lower", float(match[3]), is_relative=bool(match[2]))
     match = _SET.fullmatch(text)
     return Change("set", _value(match[1])) if match else None
+
+
+def told(remedy: Remedy) -> str:
+    """A remedy in words, without its reason.
+
+    Example:
+        >>> told(Remedy("learning_rate", "x 0.3", "")), told(Remedy("dropout", "lower >= 0.2", ""))
+        ('learning_rate x 0.3', 'dropout at least 0.2 in later trials')
+    """
+    change = parse_change(remedy.change)
+    if change is None:
+        return remedy.change if remedy.parameter in ("data", "model") else f"{remedy.parameter}: {remedy.change}"
+    if change.kind in ("scale", "set"):
+        return f"{remedy.parameter} {remedy.change}"
+    limit = remedy.change.removeprefix("upper <= ").removeprefix("lower >= ")
+    return f"{remedy.parameter} at {'most' if change.kind == 'upper' else 'least'} {limit} in later trials"
 
 
 def _value(text: str) -> HyperparameterValue:

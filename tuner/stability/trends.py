@@ -90,11 +90,12 @@ def not_learning(signals: Signals) -> tuple[Finding, ...]:
     if signals.num_epochs < needed or best < NOT_LEARNING_FRAC:
         return ()
     is_creeping = find_no_learning(signals) is None
-    told = "still creeps down, far too slowly" if is_creeping else "does not move"
+    told = "still creeps down, far too slowly" if is_creeping else "does not get below it"
+    level = f"at {best:.2f} of" if best < 2 else f"{best:.3g} times"
     return (
         symptom(
             "not_learning",
-            f"After {signals.num_epochs} of {signals.planned_epochs} epochs the loss is at {best:.2f} of what the best "
+            f"After {signals.num_epochs} of {signals.planned_epochs} epochs the loss is {level} what the best "
             f"constant answer gets, and {told}.",
             severity=0.7 if is_creeping else 0.9,
             confidence=0.8 if is_creeping else 0.95,

@@ -1,0 +1,122 @@
+"""What the machine has for workers: cores, graphics cards, memory; and the environment that gives each its share."""
+
+from __future__ import annotations
+
+import math
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Literal
+
+__all__ = ["available_memory_bytes", "num_workers", "worker_environments"]
+
+# Memory that is reckoned with for a worker when their number is `auto`. Source: `ps` of workers on three small data
+# sets showed 1.0 to 1.1 GB, most of it TensorFlow itself.
+WORKER_MEMORY_BYTES = 1_200_000_000
+# How long the driver's program may take to list the cards. Source: convention.
+LISTING_TIMEOUT_S = 20.0
+
+# Read by TensorFlow, oneDNN, OpenBLAS and MKL when they start; what the user has set stays.
+_ONE_THREAD = {
+    name: "1"
+    for name in (
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+        "TF_NUM_INTRAOP_THREADS",
+        "TF_NUM_INTEROP_THREADS",
+    )
+}
+
+
+def num_workers(asked: Literal["auto"] | int, *, most: int) -> int:
+    """How many workers to start.
+
+    Args:
+        asked: The user's number, or `auto`: one for each graphics card, or without any for each core that this process
+            may use, as far as the memory goes.
+        most: No more than there is work for.
+    """
+    if asked != "auto":
+        return max(1, min(asked, most))
+    memory = available_memory_bytes()
+    fitting = most if memory is None else memory // WORKER_MEMORY_BYTES
+    return max(1, min(len(visible_gpus()) or num_cores(), fitting, most))
+
+
+def worker_environments(count: int) -> list[dict[str, str]]:
+    """What each of so many workers has in its environment beside this process's own.
+
+    Several workers on cores have one thread each, so that they do not fight; one alone has all of them. Several on
+    graphics cards have one card each, in turn, and take of its memory what they need.
+    """
+    gpus = visible_gpus()
+    if count == 1:
+        return [{}]
+    if gpus:
+        shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+        return [
+            {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} | (shared if count > len(gpus) else {})
+            for number in range(count)
+        ]
+    pinned = {name: value for name, value in _ONE_THREAD.items() if name not in os.environ}
+    # JAX on a CPU has no variable of its own for it.
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "intra_op_parallelism_threads" not in flags and os.environ.get("KERAS_BACKEND") == "jax":
+        pinned["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1".strip()
+    return [pinned] * count
+
+
+def num_cores() -> int:
+    """Cores that this process may use: of its affinity and, in a container, its quota."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = _first_words(Path("/sys/fs/cgroup/cpu.max"))
+    if len(quota) == 2 and quota[0].isdigit() and quota[1].isdigit():
+        cores = min(cores, math.ceil(int(quota[0]) / int(quota[1])))
+    return max(1, cores)
+
+
+def visible_gpus() -> tuple[str, ...]:
+    """NVIDIA's cards that this process may use, as `CUDA_VISIBLE_DEVICES` names them; found without TensorFlow."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if allowed is not None:
+        names = [name.strip() for name in allowed.split(",")]
+        return tuple(names[: names.index("-1")] if "-1" in names else filter(None, names))
+    try:
+        listed = subprocess.run(
+            [program, "--query-gpu=index", "--format=csv,noheader"],
+            capture_output=True,
+            text=True,
+            timeout=LISTING_TIMEOUT_S,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit())
+
+
+def available_memory_bytes() -> int | None:
+    """Memory that can still be had: of the machine and, in a container, of its limit; None where nobody says it."""
+    found = []
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            found.append(1024 * int(line.split()[1]))
+    limit, used = (_first_words(Path(f"/sys/fs/cgroup/memory.{name}")) for name in ("max", "current"))
+    if limit and used and limit[0].isdigit() and used[0].isdigit():
+        found.append(max(0, int(limit[0]) - int(used[0])))
+    return min(found, default=None)
+
+
+def _first_words(file: Path) -> list[str]:
+    return next((line.split() for line in _lines(file)), [])
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return []
