@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from tuner.data.dataset import Dataset
 
-__all__ = ["MAX_COPIES_FRAC", "NEAR_CORRELATION", "copies", "digests", "joined", "near_images"]
+__all__ = ["MAX_COPIES_FRAC", "NEAR_CORRELATION", "copies", "digests", "joined", "near_images", "thumbnail_vectors"]
 
 # Least correlation of two thumbnails that counts as the same picture. Source: measured on 14,000 images of
 # Fashion-MNIST, 4,000 of CIFAR-10 and 1,797 digits: 28, 0 and 0 images have such a neighbour; after JPEG of quality 75
@@ -67,7 +67,7 @@ def near_images(x: Array) -> Array:
     vectors of correlation c are sqrt(2 - 2c) apart, and no farther along any direction. Of these, the first few
     directions and the lengths of what remains bound the correlation (Cauchy and Schwarz). So none is missed.
     """
-    thumbnails = _thumbnails(x)
+    thumbnails = thumbnail_vectors(x)
     _, directions = np.linalg.eigh(thumbnails.T @ thumbnails)
     seen = thumbnails @ directions[:, -_NUM_DIRECTIONS:]
     order = np.argsort(seen[:, -1])
@@ -123,7 +123,7 @@ def _normalised(texts: Array) -> Array:
     return np.array([normal or str(text) for normal, text in zip(found, texts, strict=True)], dtype=object)
 
 
-def _thumbnails(x: Array) -> npt.NDArray[np.float32]:
+def thumbnail_vectors(x: Array) -> npt.NDArray[np.float32]:
     """Grey thumbnails as vectors of mean 0 and length 1 (0 for an image of one colour), shape (images, pixels)."""
     rows = []
     for start in range(0, len(x), _BLOCK):
