@@ -335,7 +335,7 @@ def test_the_audit_as_a_page_and_in_lines_with_examples_and_remedies(tuner: Run)
     assert told.code == 0, told.err
     page = Path("page.html").read_text(encoding="utf-8")
     assert "outliers" in page
-    assert "default-src 'none'" in page
+    assert "default-src &#39;none&#39;" in page
     assert "outliers (severity " in told.err
     assert "    outliers: clip. Clips each column" in told.err
     assert "Page: page.html" in told.err

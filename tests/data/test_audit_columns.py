@@ -68,7 +68,7 @@ def test_healthy_targets_are_quiet():
 
 def test_targets_far_out_and_skewed():
     # Quartiles of 0..399 are 99.75 and 299.25: far out is beyond 897.75.
-    y = np.random.default_rng(0).permutation(400.0)
+    y = np.random.default_rng(0).permutation(np.arange(400.0))
     for value, is_far in ((897.0, False), (898.0, True)):
         findings = numbers(np.where(y == 399, value, y))
         assert ("target_outliers" in findings) == is_far
@@ -144,9 +144,9 @@ def test_a_column_that_gives_the_target_away():
     ("column", "is_found"),
     [
         (np.arange(400.0), True),
-        (1000 + np.random.default_rng(0).permutation(400.0), True),
+        (1000 + np.random.default_rng(0).permutation(np.arange(400.0)), True),
         (np.sort(np.random.default_rng(0).random(400)), True),
-        (np.random.default_rng(0).permutation(400.0) * 3, False),
+        (np.random.default_rng(0).permutation(np.arange(400.0)) * 3, False),
         (np.random.default_rng(0).random(400), False),
         (np.arange(400.0) // 2, False),
     ],
@@ -177,11 +177,11 @@ def test_codes_are_those_of_the_findings():
     assert len(codes) == len(set(codes))
 
 
-def test_a_giveaway_is_found_among_thousands_of_columns():
+def test_a_giveaway_is_found_among_hundreds_of_columns():
     y = np.random.default_rng(2).permutation(np.arange(300) % 3)
-    x = np.random.default_rng(0).normal(size=(300, 3000))
-    x[:, 1234] = np.array([5.0, 1.0, 3.0])[y]
+    x = np.random.default_rng(0).normal(size=(300, 600))
+    x[:, 345] = np.array([5.0, 1.0, 3.0])[y]
     findings = found(*table(x, y))
-    assert findings["giveaway_column"].where == "step 1234"
-    x[:, 1234] = np.random.default_rng(1).normal(size=300)
+    assert findings["giveaway_column"].where == "step 345"
+    x[:, 345] = np.random.default_rng(1).normal(size=300)
     assert "giveaway_column" not in found(*table(x, y))

@@ -18,11 +18,11 @@ def apart(y, *, distance=8.0):
     return normal(len(y)) + distance * np.eye(4)[y % 4]
 
 
-@pytest.mark.parametrize(("num_wrong", "is_found"), [(0, False), (2, False), (20, True)])
+@pytest.mark.parametrize(("num_wrong", "is_found"), [(0, False), (19, False), (50, True)])
 def test_wrong_labels(num_wrong, is_found):
-    truth = RANDOM.permutation(np.arange(400) % 2)
+    truth = RANDOM.permutation(np.arange(1000) % 2)
     y = truth.copy()
-    wrong = RANDOM.choice(400, num_wrong, replace=False)
+    wrong = RANDOM.choice(1000, num_wrong, replace=False)
     y[wrong] = 1 - y[wrong]
     findings = found(*table(apart(truth, distance=12), y))
     assert ("label_errors" in findings) == is_found
@@ -92,7 +92,7 @@ def test_distances_are_those_of_scipy():
     first, last = normal(50).round(), normal(70, seed=1).round() + 1
     expected = [ks_2samp(a, b).statistic for a, b in zip(first.T, last.T, strict=True)]
     np.testing.assert_allclose(order.ks_distances(first, last), expected)
-    assert (order.ks_distances(first, first) == 0).all()
+    assert order.ks_distances(first, first).max() < 1e-12
     holes = np.where(np.arange(50)[:, np.newaxis] < 25, np.nan, first)
     assert order.ks_distances(first, holes).min() >= 0.5 - 1e-9
 
