@@ -415,7 +415,7 @@ def test_an_audit_is_told_with_examples_and_remedies() -> None:
         "",
         "time leak (severity 0.65): Rows are alike [/b].",
         "    such as rows 3, 14",
-        "    data: --split time. Judges by the last rows.",
+        "    --split time. Judges by the last rows.",
         "skew (severity 0.20): Skewed.",
         "    such as p, 7",
     ]

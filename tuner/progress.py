@@ -41,6 +41,7 @@ from tuner.stability.adaptation import adaptation_lines
 from tuner.stability.explanation import explained, frequent_causes
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
+from tuner.stability.remedies import told
 from tuner.store import storage_errors
 
 if TYPE_CHECKING:
@@ -368,7 +369,7 @@ def _finding_lines(finding: Finding) -> list[str]:
     # Samples of a table are named by their row alone.
     noun = "rows " if all(example.isdigit() for example in finding.examples) else ""
     lines += [f"    such as {noun}{', '.join(finding.examples)}"] if finding.examples else []
-    return lines + [f"    {remedy.parameter}: {remedy.change}. {remedy.reason}" for remedy in finding.remedies]
+    return lines + [f"    {told(remedy)}. {remedy.reason}" for remedy in finding.remedies]
 
 
 class AuditProgress:
