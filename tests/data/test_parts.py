@@ -130,8 +130,8 @@ def test_folders_of_images(tmp_path):
                 Image.fromarray(pixels).save(tmp_path / root / name / f"{number}.png")
     found = load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))
     assert (found.x.shape, found.y[-6:].tolist()) == ((30, 10, 10, 3), [0, 0, 0, 1, 1, 1])
-    assert np.flatnonzero(np.isnan(found.facts["width_px"])).tolist() == list(range(24, 30))
-    assert found.facts["mode"].tolist() == ["RGB"] * 24 + [""] * 6
+    assert found.facts["width_px"].tolist() == [10] * 30
+    assert found.facts["mode"].tolist() == ["RGB"] * 30
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match=r"empty' is empty\. Expected: one sub-folder of images for each class"):
         load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "empty")))
