@@ -1,7 +1,7 @@
 """Samples that are there more than once, exactly or nearly: copies on two sides of a split make its figures too good.
 
 - Any data: equal values.
-- Text: equal but for case, punctuation and digits.
+- Text: equal but for case, punctuation and digits, or most runs of four characters in common (`near_texts`).
 - Images: their 16 x 16 thumbnails, freed of brightness and contrast, correlate at `NEAR_CORRELATION` or more: the same
   picture in another size, file format, or exposure.
 """
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data import near_texts
 from tuner.data.dataset import Dataset
 
 __all__ = ["MAX_COPIES_FRAC", "NEAR_CORRELATION", "copies", "digests", "joined", "near_images", "thumbnail_vectors"]
@@ -47,9 +48,14 @@ Array = npt.NDArray[Any]
 
 def copies(dataset: Dataset) -> Codes | None:
     """A code for each sample, equal for copies of each other; None if there are none, or too many to be accidents."""
-    codes = _codes(_normalised(dataset.x) if dataset.spec.kind == "text" else digests(dataset.x))
-    if dataset.spec.kind == "image":
-        together = _connected(len(codes), _links(codes), near_images(dataset.x))
+    if dataset.spec.kind == "text":
+        texts = _normalised(dataset.x)
+        codes, near = _codes(texts), _near_texts(texts)
+    else:
+        codes = _codes(digests(dataset.x))
+        near = near_images(dataset.x) if dataset.spec.kind == "image" else None
+    if near is not None:
+        together = _connected(len(codes), _links(codes), near)
         codes = together if _frac(together) <= MAX_COPIES_FRAC else codes
     return codes if 0 < _frac(codes) <= MAX_COPIES_FRAC else None
 
@@ -121,6 +127,13 @@ def _normalised(texts: Array) -> Array:
     """Without case, punctuation and the values of digits; a text of nothing else stays as it is."""
     found = (" ".join(re.sub(r"\d", "0", re.sub(r"[\W_]+", " ", str(text).casefold())).split()) for text in texts)
     return np.array([normal or str(text) for normal, text in zip(found, texts, strict=True)], dtype=object)
+
+
+def _near_texts(texts: Array) -> Array | None:
+    """Pairs of rows of nearly the same texts; None if most have such a neighbour."""
+    different, rows = np.unique(texts, return_index=True)
+    pairs = near_texts.pairs(different.tolist(), most=int(MAX_COPIES_FRAC * len(texts)))
+    return None if pairs is None else rows[pairs]
 
 
 def thumbnail_vectors(x: Array) -> npt.NDArray[np.float32]:

@@ -138,6 +138,8 @@ def _read_text(
     reading |= found.as_reading()
     options_of_pandas = csv_options(reading) | {"index_col": False, "names": list(range(len(found.columns)))}
     frame: pd.DataFrame = pd.read_csv(path, **options_of_pandas)
+    # One block for each type instead of one for each column: ten times faster with thousands of them.
+    frame = frame.copy()
     frame.columns = list(found.columns)
     if found.has_row_names:
         frame = frame.iloc[:, 1:]
