@@ -1,7 +1,8 @@
-"""Reads a run folder and writes one self-contained HTML page.
+"""Reads a run folder, or what an audit found, and writes one self-contained HTML page.
 
 - `page`: what is shown, in which order; the template fills in
 - `summary`: the result in sentences
+- `audit`: the data and what its audit found; also a page of its own
 - `curves`, `landscape`: figures of the loss, figures of the hyperparameters
 - `figures`: what all figures share
 - `parameters`: hyperparameters as axes: scale, order, importance

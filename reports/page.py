@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from reports import curves, figures, formats, landscape, parameters, shell, standings, summary
+from reports.audit import data_rows
 from tuner.config import SearchConfig, dump_config
 from tuner.errors import RunError
-from tuner.records import Adaptation, DatasetRecord, Finding, Trace, TrialRecord
+from tuner.records import Adaptation, DatasetRecord, Trace, TrialRecord
 from tuner.stability import explanation
 from tuner.stability.adaptation import adaptation_lines
 from tuner.stability.baseline import baseline_sentence
@@ -120,7 +121,7 @@ def render(
         "curves": _curves(plots, ranked, traces, best),
         "trace_faults": trace_faults,
         "space": _space(plots, ranked, config, dataset),
-        "data": _data(dataset),
+        "data": data_rows(dataset),
         "environment": sorted(environment.items(), key=lambda item: item[0] == "command"),
         "commands": _commands(run, config, best, environment),
         "parts": standings.PARTS,
@@ -417,47 +418,6 @@ def _why_no_space(
     if len(ranked) == 1:
         return "Only one trial has finished; a comparison needs two."
     return "" if varied else "All finished trials had the same hyperparameters."
-
-
-def _data(dataset: DatasetRecord) -> dict[str, Any]:
-    spec, total = dataset.spec, sum(dataset.class_counts)
-    counts = zip(spec.class_names, dataset.class_counts, strict=False)
-    most = max(dataset.class_counts, default=0) or 1
-    facts = [
-        ("source", dataset.source),
-        ("kind", f"{spec.kind}, read as {spec.form.replace('_', ' ')}"),
-        ("task", f"{spec.task} of {spec.target}" if spec.target else spec.task),
-        ("one sample", " \N{MULTIPLICATION SIGN} ".join(map(str, spec.input_shape)) or "one number"),
-        ("training part", formats.plural(dataset.num_train, "sample")),
-        ("validation part", formats.plural(dataset.num_validation, "sample")),
-        ("test part", f"{formats.plural(dataset.num_test, 'sample')}, untouched by the search"),
-        ("features with missing values", formats.count(dataset.num_features_missing)),
-        ("chance level", f"loss {formats.number(dataset.chance_loss)}, error {formats.number(dataset.chance_error)}"),
-        ("fingerprint", dataset.fingerprint[:16]),
-    ]
-    return {
-        "facts": facts,
-        "classes": [
-            (
-                name,
-                formats.count(amount),
-                f"{100 * amount / total if total else 0:.1f} %",
-                round(100 * amount / most, 2),
-            )
-            for name, amount in counts
-        ],
-        "findings": [_finding(finding) for finding in dataset.findings],
-    }
-
-
-def _finding(finding: Finding) -> dict[str, Any]:
-    return {
-        "record": finding,
-        "name": finding.code.replace("_", " "),
-        "severity": shell.severity_word(finding.severity),
-        "numbers": f"{formats.number(finding.severity, 2)}, confidence {formats.number(finding.confidence, 2)}",
-        "evidence": [formats.evidence(name, value) for name, value in finding.evidence.items()],
-    }
 
 
 def _commands(

@@ -328,6 +328,19 @@ def test_clean_data_passes_the_audit(tuner: Run) -> None:
     assert tuner("audit").out == ""
 
 
+def test_the_audit_as_a_page_and_in_lines_with_examples_and_remedies(tuner: Run) -> None:
+    lines = rows(400, label=lambda row: f"k{row % 2}").splitlines()
+    lines[7:9] = ["1e6,1,k0", "1e6,1,k1"]
+    told = tuner("audit", table("\n".join(lines)), "--target", "label", "--html", "page.html")
+    assert told.code == 0, told.err
+    page = Path("page.html").read_text(encoding="utf-8")
+    assert "outliers" in page
+    assert "default-src &#39;none&#39;" in page
+    assert "outliers (severity " in told.err
+    assert "    outliers: clip. Clips each column" in told.err
+    assert "Page: page.html" in told.err
+
+
 def test_json_of_hostile_data_is_strict(tuner: Run) -> None:
     lines = rows(60, label=lambda row: f"k{row % 2}").splitlines()
     lines[5:8] = ["inf,1e30,k0", "-inf,nan,k1", "nan,-1e30,k0"]

@@ -18,8 +18,10 @@ from tuner.config import SearchConfig
 from tuner.data.cache import Estimate
 from tuner.errors import EnvironmentFault
 from tuner.progress import (
+    AuditProgress,
     Events,
     Progress,
+    audit_lines,
     describe_data,
     duration,
     leaders_table,
@@ -39,6 +41,7 @@ from tuner.records import (
     Outcome,
     RateRange,
     RateSweep,
+    Remedy,
     SeedRun,
     StabilityMargin,
     StabilityScore,
@@ -420,3 +423,33 @@ def test_what_the_data_suggest_is_said() -> None:
     spec = DataSpec("text_table", "text", "regression", (), (), "y")
     record = DatasetRecord("d", spec, "0", 7, 1, 1, (), 0, 1.0, 1.0, "loss", proposed={"tokens": "word", "a": "b"})
     assert "the search starts from tokens=word, a=b, as these data suggest" in describe_data(record)
+
+
+def test_an_audit_is_told_with_examples_and_remedies() -> None:
+    spec = DataSpec("table", "series", "regression", (4,), (), "y")
+    remedy = Remedy("data", "--split time", "Judges by the last rows.")
+    findings = (
+        Finding("time_leak", "", 0.654, 1.0, {}, "Rows are alike [/b].", ("3", "14"), (remedy,)),
+        Finding("skew", "p", 0.2, 1.0, {}, "Skewed.", ("p", "7")),
+    )
+    record = DatasetRecord("d.csv", spec, "0", 7000, 15, 15, (), 1, 1.0, 1.0, "loss", (), findings)
+    assert audit_lines(record)[-6:] == [
+        "",
+        "time leak (severity 0.65): Rows are alike [/b].",
+        "    such as rows 3, 14",
+        "    --split time. Judges by the last rows.",
+        "skew (severity 0.20): Skewed.",
+        "    such as p, 7",
+    ]
+    assert audit_lines(dataclasses.replace(record, findings=()))[-1] == (
+        "No faults found: every check of the audit passed."
+    )
+
+
+def test_a_long_audit_says_which_check_runs() -> None:
+    times = iter([0.0, 2.9, 3.0])
+    stream = io.StringIO()
+    told = AuditProgress(Console(file=stream, width=80), clock=lambda: next(times))
+    for number in range(3):
+        told.tell("label_errors", number, 20)
+    assert stream.getvalue().split() == ["auditing:", "label", "errors", "(3", "of", "20)"]

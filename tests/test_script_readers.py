@@ -17,14 +17,14 @@ from tuner.search import setup
 from tuner.search.context import prepared_data
 
 
-def sounds(root):
+def sounds(root, shift_hz=0):
     """Two classes of three speakers; one sound in stereo at another rate, one empty file."""
     for code, name in enumerate(("no", "yes")):
         (root / name).mkdir(parents=True)
         for number in range(12):
             rate_hz = 11_025 if number == 5 else 8000
             times = np.arange(round(rate_hz * (0.1 + 0.01 * (number % 3)))) / rate_hz
-            wave = 0.5 * np.sin(2 * np.pi * (300 + 200 * code + 9 * number) * times)
+            wave = 0.5 * np.sin(2 * np.pi * (300 + shift_hz + 200 * code + 9 * number) * times)
             wave = np.stack([wave, 0.3 * wave], axis=1) if number == 5 else wave
             soundfile.write(root / name / f"{name}_{'abc'[number % 3]}_{number}.wav", wave, rate_hz)
     (root / "no" / "empty.wav").write_bytes(b"")
@@ -33,7 +33,7 @@ def sounds(root):
 
 def recording(root):
     """Rows out of order, by date, with gaps; no label in some."""
-    root.mkdir()
+    root.mkdir(parents=True)
     rng = np.random.default_rng(0)
     rows = [
         f"2024-03-{1 + row // 24:02d} {row % 24:02d}:00;{row},5;{'' if row % 9 == 0 else -row};{row // 9 % 2}"
@@ -85,7 +85,70 @@ def folder_of_series(root):
     return {"data": str(root), "group": "room"}
 
 
-@pytest.mark.parametrize("make", [sounds, recording, recordings, long_table, long_table_of_numbers, folder_of_series])
+def sounds_in_parts(root):
+    """Sub-folders train, val and test."""
+    for number, part in enumerate(("train", "val", "test")):
+        sounds(root / part, shift_hz=3 * number)
+    return {"data": str(root)}
+
+
+def recording_with_a_test(root):
+    """A test recording of its own."""
+    options = recording(root)
+    other = recording(root / "later")
+    return options | {"test": other["data"]}
+
+
+def folders_of_series(root):
+    """Class folders, with a validation folder elsewhere."""
+    for part, count in (("main", 30), ("elsewhere", 6)):
+        for number in range(count):
+            folder = root / part / ("up" if number % 2 else "down")
+            folder.mkdir(parents=True, exist_ok=True)
+            rows = [f"{len(part) + number + step},{-step}" for step in range(5 + number % 3)]
+            (folder / f"{number}.csv").write_text("\n".join(["a,b", *rows]) + "\n")
+    return {"data": str(root / "main"), "validation": str(root / "elsewhere")}
+
+
+def series_in_parts(root):
+    """Sub-folders train and test, each with its table of targets."""
+    root.mkdir()
+    folder_of_series(root / "train")
+    (root / "test").mkdir()
+    for number in range(6):
+        rows = [f"{100 + number + step}\t{-step}" for step in range(5 + number % 3)]
+        (root / "test" / f"walk_{number}.tsv").write_text("\n".join(["a\tb", *rows]) + "\n")
+    lines = [f"{number},{0.5 * number + 0.1}" for number in range(6)]
+    (root / "test" / "walk_target.csv").write_text("\n".join(["id,speed", *lines]) + "\n")
+    return {"data": str(root)}
+
+
+def arrays_side_by_side(root):
+    """Files x_train.npy and so on."""
+    root.mkdir()
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 40), ("val", 6), ("test", 8)):
+        np.save(root / f"X_{part}.npy", rng.normal(size=(count, 9, 2)).astype(np.float32))
+        np.save(root / f"y_{part}.npy", np.arange(count) % 2)
+    return {"data": str(root / "X_train.npy"), "kind": "series"}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        sounds,
+        sounds_in_parts,
+        recording,
+        recording_with_a_test,
+        recordings,
+        long_table,
+        long_table_of_numbers,
+        folder_of_series,
+        folders_of_series,
+        series_in_parts,
+        arrays_side_by_side,
+    ],
+)
 def test_script_reads_and_splits_as_the_search_did(make, tmp_path):
     config = SearchConfig.model_validate(make(tmp_path / "data") | {"force": True})
     folder, dataset = setup.prepare(config, tmp_path / "run")

@@ -305,28 +305,31 @@ def _verdict(trials: Any) -> int:
 @_read_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
+@click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings as one page there.")
 @click.pass_context
-def audit(context: click.Context, /, as_json: bool, **options: Any) -> None:
+def audit(context: click.Context, /, as_json: bool, html: Path | None, **options: Any) -> None:
     """Look for faults in DATA before a training second is spent. Exit code 3 if any is severe."""
     import dataclasses
 
     from rich.console import Console
 
     from tuner.data.audit import SEVERE
-    from tuner.progress import describe_data
+    from tuner.progress import AuditProgress, audit_lines
     from tuner.search.setup import read_data
 
     given = {name: value for name, value in options.items() if value is not None}
-    record = read_data(resolve(given, None)).record
+    console = Console(stderr=True)
+    record = read_data(resolve(given, None), before=AuditProgress(console).tell).record
+    if html is not None:
+        from reports.audit import write_audit
+
+        write_audit(record, html)
     if as_json:
         findings = [dataclasses.asdict(finding) for finding in record.findings]
         _print_json({"data": record.source, "notes": record.notes, "findings": findings})
     else:
-        console = Console(stderr=True)
-        for line in describe_data(record):
+        for line in [*audit_lines(record), *([f"Page: {html}"] if html else [])]:
             console.print(line, highlight=False, markup=False, soft_wrap=True)
-        if not record.findings:
-            console.print("No faults found.")
     context.exit(3 if any(finding.severity >= SEVERE for finding in record.findings) else EXIT_DONE)
 
 

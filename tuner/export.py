@@ -23,7 +23,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 import tuner
 from tuner.bundle import Bundle, BundleConfig, write_config, write_manifest
 from tuner.config import SearchConfig
-from tuner.data import audio, cache, frames, pipelines, split, transformers
+from tuner.data import archives, audio, cache, frames, pipelines, split, transformers
 from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
@@ -149,7 +149,10 @@ def write_bundle(
         write_config(bundle.config_file, config)
         _, y, rows = cache.load_raw(data_dir)
         if config.data.form == "sequence_folder":
-            write_text(bundle.series_file, _series_text(y, cache.load_row_names(data_dir), config.data))
+            write_text(
+                bundle.series_file,
+                _series_text(y, _series_files(config.data, cache.load_row_names(data_dir), rows), config.data),
+            )
         np.savez(bundle.split_file, train=rows.train, validation=rows.validation, test=rows.test)
         for file, text in _rendered(bundle, config, model=model, num_rows=len(y), notes=notes).items():
             write_text(file, text)
@@ -307,6 +310,27 @@ def _bundled_space(config: SearchConfig, spec: DataSpec) -> str:
     return f"space.py:{config.space.rpartition(':')[2]}" if ":" in config.space else config.space
 
 
+def _series_files(spec: DataSpec, names: Sequence[str], rows: split.Split) -> list[str]:
+    """The table of each series: below DATA, or for those of parts of their own, with the whole path."""
+    main = spec.reading.get("train_part")
+    files = [f"{main}/{name}" if main else name for name in names]
+    for part, rows_of in (("validation", rows.validation), ("test", rows.test)):
+        folder = _part_folder(spec, part)
+        if folder is not None:
+            for row in rows_of.tolist():
+                files[row] = f"{folder}/{names[row].removeprefix(f'{Path(folder).name}:')}"
+    return files
+
+
+def _part_folder(spec: DataSpec, part: str) -> str | None:
+    """Where a part of its own lies: below DATA, or if it was named outright and DATA has parts, with the whole path."""
+    beside = spec.reading.get(f"{part}_part")
+    named = spec.reading.get(part)
+    if named is not None and ("train_part" in spec.reading or spec.form == "sequence_folder"):
+        return Path(named).resolve().as_posix()
+    return named or beside
+
+
 def _series_text(y: npt.NDArray[Any], names: Sequence[str], spec: DataSpec) -> str:
     """Names and targets of the series of a folder as CSV."""
     targets = [spec.class_names[code] for code in y.tolist()] if spec.class_names else y.tolist()
@@ -326,11 +350,13 @@ def _rendered(
         "imports": _script_imports(unfitted, config.data),
         "split": split,
         "num_rows": num_rows,
+        "archives": archives,
         "audio": audio,
         "is_series": config.data.form in ("long_table", "recording", "sequence_folder"),
         "is_table": config.data.form in ("table", "text_table"),
         "read_csv": frames.csv_options(config.data.reading),
-        "parts": {part: config.data.reading[part] for part in ("validation", "test") if part in config.data.reading},
+        "parts": {part: path for part in ("validation", "test") if (path := _part_folder(config.data, part))},
+        "train_part": config.data.reading.get("train_part"),
         "batch_size": config.hyperparameters.get("batch_size", 32),
         "is_weighted": config.hyperparameters.get("balance") == "class_weights",
         "is_oversampled": config.hyperparameters.get("balance") == "oversample",

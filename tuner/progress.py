@@ -10,7 +10,7 @@ import shlex
 import statistics
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -29,6 +29,7 @@ from tuner.records import (
     Claim,
     ConfirmPlan,
     DatasetRecord,
+    Finding,
     Outcome,
     RateRange,
     SeedRun,
@@ -41,6 +42,7 @@ from tuner.stability.baseline import baseline_sentence
 from tuner.stability.explanation import explained, frequent_causes
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
+from tuner.stability.remedies import told
 from tuner.store import storage_errors
 
 if TYPE_CHECKING:
@@ -48,8 +50,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PROGRAM",
+    "AuditProgress",
     "Events",
     "Progress",
+    "audit_lines",
     "cause_lines",
     "claim_line",
     "describe_data",
@@ -69,6 +73,8 @@ NOT_CONFIRMED = " (one seed; not confirmed on fresh seeds)"
 # From here on it is said before a search starts what the preprocessing costs. Source: convention.
 WORTH_SAYING_BYTES = 100_000_000
 WORTH_SAYING_S = 10.0
+# From here on the checks of an audit are told one by one. Source: convention.
+AUDIT_SAYS_AFTER_S = 3.0
 # Trials that `status` lists.
 NUM_LEADERS = 10
 
@@ -372,6 +378,50 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
     ]
     lines += [f"note: {note}" for note in dataset.notes]
     lines += [f"audit: {finding.cause}" for finding in dataset.findings]
+    return [*lines, *_decision_lines(dataset)]
+
+
+def audit_lines(dataset: DatasetRecord) -> list[str]:
+    """The data and all that its audit found, worst first, with examples and remedies."""
+    found = [line for finding in dataset.findings for line in _finding_lines(finding)]
+    known = describe_data(dataclasses.replace(dataset, findings=()))
+    return [*known, "", *(found or ["No faults found: every check of the audit passed."])]
+
+
+def _finding_lines(finding: Finding) -> list[str]:
+    lines = [f"{finding.code.replace('_', ' ')} (severity {finding.severity:.2f}): {finding.cause}"]
+    # Samples of a table are named by their row alone.
+    noun = "rows " if all(example.isdigit() for example in finding.examples) else ""
+    lines += [f"    such as {noun}{', '.join(finding.examples)}"] if finding.examples else []
+    return lines + [f"    {told(remedy)}. {remedy.reason}" for remedy in finding.remedies]
+
+
+class AuditProgress:
+    """Says which check of the audit runs, once it takes long."""
+
+    def __init__(self, console: Console, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._clock = clock
+        self._started: float | None = None
+
+    def tell(self, code: str, number: int, total: int) -> None:
+        """Before a check runs.
+
+        Args:
+            code: Of the check.
+            number: From 0.
+            total: How many there are.
+        """
+        now = self._clock()
+        self._started = now if self._started is None else self._started
+        if now - self._started >= AUDIT_SAYS_AFTER_S:
+            line = f"auditing: {code.replace('_', ' ')} ({number + 1} of {total})"
+            self._console.print(line, highlight=False, markup=False)
+
+
+def _decision_lines(dataset: DatasetRecord) -> list[str]:
+    """Where the search starts, and what it is judged by."""
+    lines = []
     if dataset.proposed:
         starts = ", ".join(f"{name}={value}" for name, value in dataset.proposed.items())
         lines.append(f"the search starts from {starts}, as these data suggest")

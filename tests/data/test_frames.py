@@ -113,3 +113,24 @@ def test_names_are_split_at_commas_unless_a_column_has_one():
     assert split_names("a, b", ["a", "b"]) == ["a", "b"]
     assert split_names("a, b", ["a, b"]) == ["a, b"]
     assert split_names(None, ["a"]) == []
+
+
+def test_what_was_taken_for_a_missing_value_is_said_with_counts(tmp_path):
+    file = tmp_path / "t.csv"
+    lines = [f"{row},{row}.5,{'?' if row % 4 == 0 else row}" for row in range(40)]
+    lines[3], lines[5], lines[7] = "NA,3.5,3", "-1,5.5,5", ",7.5,7"
+    file.write_text("\n".join(["a,b,label", *lines]) + "\n", encoding="utf-8")
+    notes = read(file, ReadOptions(na="-1")).notes
+    assert "Taken for missing values: '?' (10 cells), 'NA' (1 cell), '-1' (1 cell)." in notes
+
+
+def test_empty_cells_go_without_saying(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b,label\n1,,x\n2,3,y\n,4,x\n", encoding="utf-8")
+    assert not any("Taken" in note for note in read(file, ReadOptions()).notes)
+
+
+def test_missing_values_beside_row_names_are_counted_in_their_own_column(tmp_path):
+    file = tmp_path / "t.csv"
+    file.write_text("a,b\n1,1,?\n2,2,3\n3,?,4\n4,3,?\n", encoding="utf-8")
+    assert "Taken for missing values: '?' (3 cells)." in read(file, ReadOptions()).notes

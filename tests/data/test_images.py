@@ -299,9 +299,9 @@ def test_small_class_is_named(folder):
 
 
 def test_parts_of_a_data_set_are_no_classes(tmp_path):
-    for part in ("train", "Test"):
+    for part in ("val", "Test"):
         (tmp_path / part / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"holds parts of a data set \(Test, train\), not classes"):
+    with pytest.raises(DataError, match=r"holds parts of a data set \(Test, val\), but none to learn from"):
         load(str(tmp_path))
 
 

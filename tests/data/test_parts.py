@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import soundfile
 from PIL import Image
 
 from tuner.data.sources import ReadOptions, load
@@ -129,14 +130,145 @@ def test_folders_of_images(tmp_path):
                 Image.fromarray(pixels).save(tmp_path / root / name / f"{number}.png")
     found = load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))
     assert (found.x.shape, found.y[-6:].tolist()) == ((30, 10, 10, 3), [0, 0, 0, 1, 1, 1])
-    assert np.flatnonzero(np.isnan(found.facts["width_px"])).tolist() == list(range(24, 30))
-    assert found.facts["mode"].tolist() == ["RGB"] * 24 + [""] * 6
+    assert found.facts["width_px"].tolist() == [10] * 30
+    assert found.facts["mode"].tolist() == ["RGB"] * 30
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match=r"empty' holds no images\. Expected: files ending in \.bmp"):
+    with pytest.raises(DataError, match=r"empty' is empty\. Expected: one sub-folder of images for each class"):
         load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "empty")))
     (tmp_path / "part" / "light").rename(tmp_path / "part" / "lihgt")
     with pytest.raises(DataError, match=r"Folder 'part' holds 'lihgt', which the training data does not have.*'light'"):
         load(str(tmp_path / "main"), ReadOptions(test=str(tmp_path / "part")))
+
+
+# ---- forms whose parts are read by the reader of the data itself
+
+
+def sounds(root, count, *, first=0, seconds=0.1, classes=("no", "yes")):
+    """Tones in class folders, each of its own height."""
+    for code, name in enumerate(classes):
+        (root / name).mkdir(parents=True)
+        for number in range(count):
+            times = np.arange(round(8000 * seconds)) / 8000
+            wave = 0.5 * np.sin(2 * np.pi * (200 + 300 * code + 7 * (first + number)) * times)
+            soundfile.write(root / name / f"{number}.wav", wave, 8000)
+    return str(root)
+
+
+def test_folders_of_sounds(tmp_path):
+    main = sounds(tmp_path / "main", 12)
+    options = ReadOptions(
+        validation=sounds(tmp_path / "v", 3, first=20), test=sounds(tmp_path / "t", 4, first=30, seconds=0.1)
+    )
+    found = load(main, options)
+    assert (found.x.shape, found.y[-8:].tolist()) == ((38, 800), [0] * 4 + [1] * 4)
+    assert found.validation_rows.tolist() == list(range(24, 30))
+    with pytest.raises(DataError, match=r"Folder 'other' holds 'maybe', which the training data does not have"):
+        load(main, ReadOptions(test=sounds(tmp_path / "other", 3, classes=("maybe", "yes"))))
+
+
+def test_sounds_of_a_part_get_the_length_and_rate_of_the_data(tmp_path):
+    main = sounds(tmp_path / "main", 12)
+    longer = sounds(tmp_path / "longer", 3, first=20, seconds=0.3)
+    found = load(main, ReadOptions(test=longer))
+    assert found.x.shape == (30, 800)
+    assert "6 were cut at the end to 0.10 s: no/0.wav (0.30)" in found.notes[-1]
+    shorter = sounds(tmp_path / "shorter", 3, first=20, seconds=0.05)
+    with pytest.raises(DataError, match=r"'shorter': 6 sounds are shorter than the 0\.10 s of the training data"):
+        load(main, ReadOptions(test=shorter))
+
+
+def long_table(path, count, *, first=0, steps=lambda number: 6, header="who,a,b,label"):
+    rows = [
+        f"s{number},{number + step},{-step},{['down', 'up'][number % 2]}"
+        for number in range(first, first + count)
+        for step in range(steps(number))
+    ]
+    path.write_text("\n".join([header, *rows]) + "\n")
+    return str(path)
+
+
+def test_long_tables(tmp_path):
+    main = long_table(tmp_path / "main.csv", 30, steps=lambda number: 4 + number % 3)
+    parts = {"test": long_table(tmp_path / "t.csv", 6, first=100, steps=lambda _: 5)}
+    found = load(main, ReadOptions(series_id="who", **parts))
+    assert (found.x.shape, found.test_rows.tolist(), found.y[-6:].tolist()) == (
+        (36, 6, 2),
+        list(range(30, 36)),
+        [0, 1] * 3,
+    )
+    np.testing.assert_array_equal(found.x[30, :, 0], [100, 101, 102, 103, 104, np.nan])
+
+
+def test_channels_go_by_name_and_others_are_ignored(tmp_path):
+    main = long_table(tmp_path / "main.csv", 30)
+    part = tmp_path / "t.csv"
+    rows = [
+        f"x{number},{step},{number},remark,{['down', 'up'][number % 2]}" for number in range(6) for step in range(6)
+    ]
+    part.write_text("\n".join(["who,b,a,remark,label", *rows]) + "\n")
+    found = load(main, ReadOptions(series_id="who", test=str(part)))
+    assert found.x[-1].tolist() == [[5, step] for step in range(6)]
+    long_table(part, 6, header="who,a,c,label")
+    with pytest.raises(DataError, match=r"'t.csv' has no column b, which the model was trained on"):
+        load(main, ReadOptions(series_id="who", test=str(part)))
+
+
+def test_series_of_a_part_need_the_length_of_data_of_one_length(tmp_path):
+    main = long_table(tmp_path / "main.csv", 30)
+    part = long_table(tmp_path / "t.csv", 6, steps=lambda _: 4)
+    with pytest.raises(DataError, match=r"'t': 6 series have another length than the 6 steps of the training data"):
+        load(main, ReadOptions(series_id="who", test=part))
+
+
+def recording(path, count, *, phase=0.0):
+    rows = [f"{np.sin(row / 5 + phase):.4f},{row % 7},{['down', 'up'][row // 10 % 2]}" for row in range(count)]
+    path.write_text("\n".join(["a,b,label", *rows]) + "\n")
+    return str(path)
+
+
+def test_recordings(tmp_path):
+    main = recording(tmp_path / "main.csv", 400)
+    parts = {
+        "validation": recording(tmp_path / "v.csv", 100, phase=1),
+        "test": recording(tmp_path / "t.csv", 80, phase=2),
+    }
+    found = load(main, ReadOptions(window=10, **parts))
+    split = split_dataset(found, seed=0)
+    assert (len(split.train), len(split.validation), len(split.test)) == (79, 19, 15)
+    assert found.row_names[-1] == "t.csv:70-79"
+    with pytest.raises(DataError, match=r"'t.csv' has at most 80 rows in a series, fewer than a window of 90"):
+        load(main, ReadOptions(window=90, **parts))
+
+
+def walks(root, count, *, first=0):
+    root.mkdir()
+    for number in range(count):
+        rows = [f"{first + number + step},{-step}" for step in range(5 + number % 3)]
+        (root / f"walk_{number}.csv").write_text("\n".join(["a,b", *rows]) + "\n")
+    lines = [f"{number},{['down', 'up'][number % 2]}" for number in range(count)]
+    (root / "walk_target.csv").write_text("\n".join(["id,label", *lines]) + "\n")
+    return str(root)
+
+
+def test_folders_of_series(tmp_path):
+    main = walks(tmp_path / "main", 30)
+    found = load(
+        main, ReadOptions(validation=walks(tmp_path / "v", 6, first=50), test=walks(tmp_path / "t", 8, first=90))
+    )
+    assert (found.x.shape, found.y[-8:].tolist()) == ((44, 7, 2), [0, 1] * 4)
+    assert found.validation_rows.tolist() == list(range(30, 36))
+    with pytest.raises(DataError, match=r"single.csv' does not have the form of the data.*sequence folder"):
+        load(main, ReadOptions(test=recording(tmp_path / "single.csv", 30)))
+
+
+def test_what_a_part_leaves_out_is_said(tmp_path):
+    main = sounds(tmp_path / "main", 12)
+    part = sounds(tmp_path / "part", 8, first=20)
+    (tmp_path / "part" / "no" / "0.wav").write_bytes(b"")
+    (tmp_path / "part" / "no" / "notes.txt").write_text("x")
+    notes = load(main, ReadOptions(test=part)).notes
+    assert "Test part: 1 files that are no sounds in a class folder were ignored: no/notes.txt." in notes
+    assert "Test part: 1 of 16 sounds cannot be read and were left out:\n  no/0.wav: the file is empty" in notes
 
 
 def test_real_parts(shared_data):

@@ -64,17 +64,26 @@ INNER = [
 ]
 
 
-@parametrize_with_checks(
-    [
-        Winsorizer(),
-        Winsorizer(lower_quantile=0.05, upper_quantile=0.95, reach=0.0),
-        OverflowToMissing(),
-        OutlierFlag(),
-        SignedLog(),
-        RankToNormal(),
-        StandardizeEach(),
-    ]
-)
+# Transformers of tables: those that scikit-learn's own checks fit.
+OF_TABLES = [
+    Winsorizer(),
+    Winsorizer(lower_quantile=0.05, upper_quantile=0.95, reach=0.0),
+    OverflowToMissing(),
+    OutlierFlag(),
+    SignedLog(),
+    RankToNormal(),
+    StandardizeEach(),
+]
+
+
+def test_every_transformer_is_in_one_of_the_suites():
+    checked = [*OF_TABLES, *(each.values[0] for each in (*FINAL, *INNER))]
+    assert {type(each).__name__ for each in checked} == {
+        name for name in transformers.__all__ if isinstance(getattr(transformers, name), type)
+    }
+
+
+@parametrize_with_checks(OF_TABLES)
 def test_scikit_learn_accepts_them(estimator, check):
     check(estimator)
 

@@ -106,6 +106,7 @@ def test_chance_levels_class_weights_and_metric():
         records.append((record.chance_loss, record.chance_error, record.metric, record.proposed))
         weights.append(balance.class_weights(dataset.y[PARTS.train]))
     assert records[0] == records[1]
+    assert records[0][-1] == {"outliers": "clip", "skew": "yeo-johnson"}
     assert weights[0] == weights[1] == {0: 1.0, 1: 1.0}
 
 

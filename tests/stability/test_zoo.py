@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,8 @@ def test_every_cause_is_in_the_zoo_and_as_many_healthy_trainings(recordings):
     assert {recording.cause for recording in faulty} == {cause.code for cause in CAUSES}
     assert len(recordings) - len(faulty) >= len(faulty)
     assert {recording.half for recording in recordings} == {"report"}
+    seeds = collections.Counter(recording.name for recording in recordings)
+    assert set(seeds.values()) == {2}
 
 
 def test_faulty_trainings_are_flagged_healthy_ones_not_and_causes_named(recordings):

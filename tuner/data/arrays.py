@@ -1,4 +1,4 @@
-"""Reader of NumPy archives: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` as Keras ships them.
+"""Reader of NumPy arrays: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` as Keras ships them (`x_val` too).
 
 Whole numbers in `y` are class codes, one-hot rows too; `class_names` names them. Without `--kind` the shape of `x`
 decides, first rule that fits:
@@ -12,98 +12,126 @@ decides, first rule that fits:
 
 from __future__ import annotations
 
-import zipfile
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import labels
+from tuner.data import labels, roles
+from tuner.data.archives import ARRAY_SUFFIXES, load, load_samples
 from tuner.data.dataset import Dataset
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
 from tuner.records import DataSpec, Kind
 
-__all__ = ["assemble", "read", "read_features", "read_labelled"]
+__all__ = ["ARRAY_SUFFIXES", "assemble", "read", "read_features", "read_labelled"]
 
 # A 3-D array of other numbers than uint8 is taken for grey images from this side on, unless it is longer than wide
 # by this factor. Source: convention; scikit-learn's digits have 8 px, sensor series rarely as many channels as steps.
 MIN_IMAGE_SIDE_PX = 8
 MAX_IMAGE_ASPECT = 2.0
 
-_PAIRS = (("x", "y"), ("x_train", "y_train"), ("x_test", "y_test"))
-_EXPECTED = "x and y, or x_train, y_train, x_test and y_test"
+_PAIRS = (("x", "y"), ("x_train", "y_train"), ("x_validation", "y_validation"), ("x_test", "y_test"))
+_EXPECTED = "x and y, or x_train, y_train, x_test and y_test (and x_val, y_val)"
 
 Array = npt.NDArray[Any]
 
 
-def read(path: Path, *, kind: str, task: str) -> Dataset:
+def read(path: Path, options: ReadOptions) -> Dataset:
     """Read samples and targets.
 
     Args:
-        path: A .npz file.
-        kind: `auto`, `image` or `series`.
-        task: `auto`, `classification` or `regression`.
+        path: A .npz file, or a .npy file with others beside it.
+        options: `kind` and `task`; `group` names an array of codes or names, one for each sample.
 
     Raises:
         DataError: The keys, shapes or values are not usable.
     """
-    return assemble(_load(path), path, kind=kind, task=task)
+    archive, notes = load(path)
+    dataset = assemble(archive, path, kind=options.kind, task=options.task, group=options.group)
+    return dataclasses.replace(dataset, notes=(*notes, *dataset.notes))
 
 
-def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str) -> Dataset:
+def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str, group: str | None = None) -> Dataset:
     """A data set of arrays.
 
     Args:
-        archive: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test`; and maybe `class_names`.
+        archive: `x` and `y`, or `x_train`, `y_train` and those of test or validation; and maybe `class_names`.
         path: Names them in messages.
         kind: `auto`, `image` or `series`.
         task: `auto`, `classification` or `regression`.
+        group: Name of an array that says what must stay together.
 
     Raises:
         DataError: The keys, shapes or values are not usable.
     """
     parts = _pairs(archive, path)
     _check_pairs(parts, path)
-    notes = [f"Ignored in {path.name!r}: {', '.join(sorted(extra))}."] if (extra := _extra(archive)) else []
+    notes = [f"Ignored in {path.name!r}: {', '.join(sorted(extra))}."] if (extra := _extra(archive) - {group}) else []
     x = np.concatenate([samples for _, samples, _ in parts]) if len(parts) > 1 else parts[0][1]
     y = np.concatenate([targets for _, _, targets in parts]) if len(parts) > 1 else parts[0][2]
-    num_learn = len(parts[0][1])
+    part_of = np.repeat([name.partition("_")[2] for name, _, _ in parts], [len(samples) for _, samples, _ in parts])
+    groups = _groups(archive, group, path, num_rows=len(parts[0][1])) if group else None
     row_names = [f"{name}[{row}]" for name, samples, _ in parts for row in range(len(samples))]
 
     missing = labels.is_missing(y)
     if missing.any():
         notes.append(f"{missing.sum():,} of {len(y):,} samples have no target and were left out.")
-        num_learn -= int(missing[:num_learn].sum())
-        x, y = x[~missing], y[~missing]
+        groups = None if groups is None else groups[~missing[: len(groups)]]
+        x, y, part_of = x[~missing], y[~missing], part_of[~missing]
         row_names = [name for name, is_gone in zip(row_names, missing.tolist(), strict=True) if not is_gone]
     encoded = labels.encode(
         y, task=task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=_class_names(archive)
     )
     x, found_kind, kind_notes = _samples(x, kind=kind, path=path)
-    spec = DataSpec("npz", found_kind, encoded.task, tuple(x.shape[1:]), encoded.class_names)
+    reading = {"group": group} if group else {}
+    spec = DataSpec("npz", found_kind, encoded.task, tuple(x.shape[1:]), encoded.class_names, reading=reading)
+    given = {part: np.flatnonzero(part_of == part) for part in ("validation", "test")}
+    if groups is not None:
+        # Rows of given parts have no group but their own.
+        groups = np.append(groups, groups.max() + 1 + np.arange(len(x) - len(groups)))
     return Dataset(
         name=path.stem,
         spec=spec,
         x=x,
         y=encoded.y,
         row_names=tuple(row_names),
-        test_rows=np.arange(num_learn, len(x)) if len(parts) > 1 else None,
+        test_rows=given["test"] if len(given["test"]) else None,
+        validation_rows=given["validation"] if len(given["validation"]) else None,
+        groups=groups,
         notes=(*notes, *kind_notes, *encoded.notes),
     )
+
+
+def _groups(archive: dict[str, Array], name: str, path: Path, *, num_rows: int) -> roles.Codes:
+    """Codes of the rows to learn from, by an array that the user named."""
+    if name not in archive:
+        raise DataError(
+            f"{path.name!r} has no array {name!r}. Its keys: {_keys(archive)}.{did_you_mean(name, archive)} Give one "
+            "of them with --group."
+        )
+    values = archive[name]
+    if values.shape not in ((num_rows,), (num_rows, 1)):
+        raise DataError(
+            f"--group {name}: it has shape {values.shape}; one value for each of the {num_rows:,} samples to learn "
+            "from was expected. Save it so, or name another array."
+        )
+    return roles.codes(values.ravel())
 
 
 def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
     """Read samples to predict: `x`, or `x_test`, or the only array of the file.
 
     Args:
-        path: A .npz file.
+        path: A .npz or .npy file.
         spec: How the training data was read.
 
     Raises:
         DataError: There is no such array, or its samples have another shape.
     """
-    archive = _load(path)
+    archive = load_samples(path)
     usual: list[str] = [name for name in ("x", "x_test") if name in archive]
     candidates = usual or list(archive)
     if len(candidates) != 1 and not usual:
@@ -136,8 +164,8 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     Raises:
         DataError: Arrays are missing or do not fit, or a label is not one of the training data.
     """
-    archive = _load(path)
-    name = next((y for x, y in (_PAIRS[0], _PAIRS[2], _PAIRS[1]) if x in archive and y in archive), None)
+    archive, _ = load(path)
+    name = next((y for x, y in (_PAIRS[0], *_PAIRS[:0:-1]) if x in archive and y in archive), None)
     if name is None:
         raise DataError(f"{path.name!r} has the keys {_keys(archive)}; a part needs x and y. Add the one that misses.")
     x = _fitting(archive[name.replace("y", "x")], name.replace("y", "x"), path, spec)
@@ -148,27 +176,6 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
         raise DataError(f"{name} of {path.name!r} has no target that is a number. Fill them in.")
     codes = labels.encode_like(y[present], spec, where=f"{name} of {path.name!r}", names=_class_names(archive))
     return x[present], codes, tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
-
-
-def _load(path: Path) -> dict[str, Array]:
-    try:
-        with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise DataError(
-                    f"{path.name!r} holds a single array, not an archive. Save it with np.savez(x=..., y=...)."
-                )
-            return {name: archive[name] for name in archive.files}
-    except (OSError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(
-            f"{path.name!r} cannot be read as a NumPy archive: {error}. It may be cut short: copy it again, or write "
-            "it with np.savez_compressed(file, x=..., y=...)."
-        ) from error
-    except ValueError as error:
-        raise DataError(
-            f"{path.name!r} cannot be read: {error}. Plain arrays of numbers (or text for the targets) are expected; "
-            "arrays of Python objects could run code and are refused. Save them with a numeric dtype."
-        ) from error
 
 
 def _class_names(archive: dict[str, Array]) -> tuple[str, ...]:
@@ -185,10 +192,9 @@ def _extra(archive: dict[str, Array]) -> set[str]:
 
 
 def _pairs(archive: dict[str, Array], path: Path) -> list[tuple[str, Array, Array]]:
-    """The (name, samples, targets) of the file: one pair, or the training pair and the test pair."""
-    wanted = _PAIRS[:1] if "x" in archive or "y" in archive else _PAIRS[1:]
-    if "x_test" not in archive and "y_test" not in archive:
-        wanted = wanted[:1]
+    """The (name, samples, targets) of the file: one pair, or the training pair and those of other parts."""
+    first, *others = _PAIRS[:1] if "x" in archive or "y" in archive else _PAIRS[1:]
+    wanted = [first, *(pair for pair in others if set(pair) & set(archive))]
     missing = [name for pair in wanted for name in pair if name not in archive]
     if missing:
         hints = "".join(did_you_mean(name, set(archive) - {"class_names"}) for name in missing[:1])
@@ -227,11 +233,12 @@ def _check_pairs(parts: list[tuple[str, Array, Array]], path: Path) -> None:
         )
     if len(parts[0][1]) == 0:
         raise DataError(f"{path.name!r}: {parts[0][0]} is empty. Save at least a few samples of each class.")
-    if len(parts) > 1 and parts[0][1].shape[1:] != parts[1][1].shape[1:]:
-        raise DataError(
-            f"{path.name!r}: samples of x_train have shape {parts[0][1].shape[1:]}, those of x_test "
-            f"{parts[1][1].shape[1:]}. Bring both to the same shape."
-        )
+    for name, x, _ in parts[1:]:
+        if x.shape[1:] != parts[0][1].shape[1:]:
+            raise DataError(
+                f"{path.name!r}: samples of x_train have shape {parts[0][1].shape[1:]}, those of {name} {x.shape[1:]}. "
+                "Bring both to the same shape."
+            )
 
 
 def _samples(x: Array, *, kind: str, path: Path) -> tuple[Array, Kind, list[str]]:

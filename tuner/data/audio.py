@@ -26,6 +26,7 @@ import numpy.typing as npt
 from tuner.data import folders, padding, roles
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
+from tuner.errors import DataError
 from tuner.records import DataSpec
 
 __all__ = ["AUDIO_SUFFIXES", "read", "read_features"]
@@ -42,6 +43,9 @@ MIN_SAMPLES = 16
 # Audacity's "Find Clipping" has 3; 8 bits reach 127 / 128 of full scale.
 FULL_SCALE = 0.99
 CLIPPED_RUN = 3
+
+# Sounds that differ by less have one length: resampling rounds.
+LENGTH_TOLERANCE_S = 0.001
 
 # Sizes from here on stand in the header of files that were written as a stream, when the length was not known.
 _STREAMED_BYTES = 0x7FFF0000
@@ -63,12 +67,13 @@ class _Header:
         return self.num_frames / self.rate_hz
 
 
-def read(root: Path, options: ReadOptions) -> Dataset:
+def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
     """Read a folder of class folders.
 
     Args:
         root: The folder; each of its sub-folders is a class, at any depth below.
         options: `sample_rate` in Hz, None for the usual one; `group` by path.
+        like: How other data was read, whose rate and length these sounds get.
 
     Raises:
         DataError: There are no class folders or sounds, fewer than two classes, or too many files cannot be read.
@@ -78,11 +83,14 @@ def read(root: Path, options: ReadOptions) -> Dataset:
     headers = readable.each(_header)
     header_of = dict(zip(readable.files, headers, strict=True))
     rates_hz = [header.rate_hz for header in headers]
-    rate_hz = options.sample_rate or min(MAX_RATE_HZ, _usual(rates_hz))
+    rate_hz = (like and like.sample_rate_hz) or options.sample_rate or min(MAX_RATE_HZ, _usual(rates_hz))
     lengths_s = {name: header.seconds for name, header in zip(readable.names, headers, strict=True)}
-    length_s = padding.common_length(np.array(list(lengths_s.values())))
+    if like is not None:
+        _refuse_short(lengths_s, like, root)
+    length_s = like.input_shape[0] / rate_hz if like else padding.common_length(np.array(list(lengths_s.values())))
+    num_samples = like.input_shape[0] if like else math.ceil(length_s * rate_hz)
     clipped_frac: dict[Path, float] = {}
-    x = _decoded(readable, rate_hz, math.ceil(length_s * rate_hz), clipped_frac=clipped_frac)
+    x = _decoded(readable, rate_hz, num_samples, clipped_frac=clipped_frac)
     notes = (
         readable.note,
         _rate_note(rates_hz, rate_hz),
@@ -125,6 +133,17 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Wave, tuple[str, ...]]:
     """
     readable = folders.to_predict(path, AUDIO_SUFFIXES, noun="sounds")
     return _decoded(readable, spec.sample_rate_hz or MAX_RATE_HZ, spec.input_shape[0]), readable.names
+
+
+def _refuse_short(lengths_s: dict[str, float], spec: DataSpec, root: Path) -> None:
+    """Refuse sounds that would end in silence, where a network has not learned to leave it out."""
+    length_s = spec.input_shape[0] / (spec.sample_rate_hz or MAX_RATE_HZ)
+    short = [name for name, seconds in lengths_s.items() if seconds < length_s - LENGTH_TOLERANCE_S]
+    if short and not spec.is_padded:
+        raise DataError(
+            f"{root.name!r}: {len(short):,} sounds are shorter than the {length_s:.2f} s of the training data, which "
+            f"all have that length, such as {short[0]!r} with {lengths_s[short[0]]:.2f} s. Fill them up with silence."
+        )
 
 
 def _header(file: Path) -> _Header | str:

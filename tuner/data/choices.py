@@ -146,7 +146,7 @@ def proposals(
         spec: How the data was read.
         x: Raw samples.
         rows: Of the training part.
-        findings: Of the audit, worst first.
+        findings: Of the audit (`audit.propose`), of the training part alone; worst first.
     """
     if spec.kind == "text":
         return _text_proposals(x, rows)

@@ -94,7 +94,9 @@ def is_date(column: pd.Series[Any]) -> bool:
 
 def without_dates(features: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     """The columns that are no dates: a network would take a date for a size, and never see its like again."""
-    dates = [name for name in features.columns if is_date(features[name])]
+    dates = [
+        str(name) for name, dtype in features.dtypes.items() if dtype.kind not in "iufb" and is_date(features[name])
+    ]
     if dates:
         example = str(features[dates[0]].dropna().iloc[0])
         holds = "Column" if len(dates) == 1 else "Columns"

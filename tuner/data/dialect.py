@@ -75,6 +75,9 @@ _ACCENTS = re.compile(rb"(?:(?<=[A-Za-z])%b|(?<![\x80-\xff])%b(?=[A-Za-z]))(?![\
 _DECIMAL_COMMA = re.compile(r"[+-]?\d*,\d+(?:[eE][+-]?\d+)?")
 _DECIMAL_POINT = re.compile(r"[+-]?\d*\.\d+(?:[eE][+-]?\d+)?")
 
+# What of up to two characters stands for a missing value, in lower case. Source: convention.
+_SHORT_MARKS = ("?", "??", "-", "--", ".", "..", "*", "na", "nk", "nd", "x", "#")
+
 # At most this many lines in a message.
 MAX_NAMED = 10
 
@@ -451,8 +454,11 @@ def _refuse_more_headers(path: Path, rows: list[list[str]], scan: _Scan) -> None
         if (cells := [row[column] for row in others if column < len(row) and row[column].strip()])
         and all(map(is_number, cells))
     ]
-    # Marks of missing values have a letter or two at most.
-    if len(numeric) > 1 and not any(is_number(second[column]) or len(second[column]) < 3 for column in numeric):
+    above = [second[column].strip() for column in numeric]
+    # Units may be as short as marks of missing values, but differ.
+    has_mark = any(cell.lower() in _SHORT_MARKS for cell in above)
+    are_names = all(len(cell) > 2 for cell in above) or (len(set(above)) > 1 and not has_mark)
+    if len(numeric) > 1 and are_names and not any(is_number(cell) or not cell for cell in above):
         shown = ", ".join(repr(second[column]) for column in numeric[:3])
         raise DataError(
             f"{path.name!r} has two header lines: the second line holds {shown} above columns of numbers. Remove one."

@@ -1,7 +1,7 @@
 """Samples that are there more than once, exactly or nearly: copies on two sides of a split make its figures too good.
 
 - Any data: equal values.
-- Text: equal but for case, punctuation and digits.
+- Text: equal but for case, punctuation and digits, or most runs of four characters in common (`near_texts`).
 - Images: their 16 x 16 thumbnails, freed of brightness and contrast, correlate at `NEAR_CORRELATION` or more: the same
   picture in another size, file format, or exposure.
 """
@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data import near_texts
 from tuner.data.dataset import Dataset
 
-__all__ = ["MAX_COPIES_FRAC", "NEAR_CORRELATION", "copies", "digests", "joined", "near_images"]
+__all__ = ["MAX_COPIES_FRAC", "NEAR_CORRELATION", "copies", "digests", "joined", "near_images", "thumbnail_vectors"]
 
 # Least correlation of two thumbnails that counts as the same picture. Source: measured on 14,000 images of
 # Fashion-MNIST, 4,000 of CIFAR-10 and 1,797 digits: 28, 0 and 0 images have such a neighbour; after JPEG of quality 75
@@ -47,9 +48,14 @@ Array = npt.NDArray[Any]
 
 def copies(dataset: Dataset) -> Codes | None:
     """A code for each sample, equal for copies of each other; None if there are none, or too many to be accidents."""
-    codes = _codes(_normalised(dataset.x) if dataset.spec.kind == "text" else digests(dataset.x))
-    if dataset.spec.kind == "image":
-        together = _connected(len(codes), _links(codes), near_images(dataset.x))
+    if dataset.spec.kind == "text":
+        texts = _normalised(dataset.x)
+        codes, near = _codes(texts), _near_texts(texts)
+    else:
+        codes = _codes(digests(dataset.x))
+        near = near_images(dataset.x) if dataset.spec.kind == "image" else None
+    if near is not None:
+        together = _connected(len(codes), _links(codes), near)
         codes = together if _frac(together) <= MAX_COPIES_FRAC else codes
     return codes if 0 < _frac(codes) <= MAX_COPIES_FRAC else None
 
@@ -67,7 +73,7 @@ def near_images(x: Array) -> Array:
     vectors of correlation c are sqrt(2 - 2c) apart, and no farther along any direction. Of these, the first few
     directions and the lengths of what remains bound the correlation (Cauchy and Schwarz). So none is missed.
     """
-    thumbnails = _thumbnails(x)
+    thumbnails = thumbnail_vectors(x)
     _, directions = np.linalg.eigh(thumbnails.T @ thumbnails)
     seen = thumbnails @ directions[:, -_NUM_DIRECTIONS:]
     order = np.argsort(seen[:, -1])
@@ -123,7 +129,14 @@ def _normalised(texts: Array) -> Array:
     return np.array([normal or str(text) for normal, text in zip(found, texts, strict=True)], dtype=object)
 
 
-def _thumbnails(x: Array) -> npt.NDArray[np.float32]:
+def _near_texts(texts: Array) -> Array | None:
+    """Pairs of rows of nearly the same texts; None if most have such a neighbour."""
+    different, rows = np.unique(texts, return_index=True)
+    pairs = near_texts.pairs(different.tolist(), most=int(MAX_COPIES_FRAC * len(texts)))
+    return None if pairs is None else rows[pairs]
+
+
+def thumbnail_vectors(x: Array) -> npt.NDArray[np.float32]:
     """Grey thumbnails as vectors of mean 0 and length 1 (0 for an image of one colour), shape (images, pixels)."""
     rows = []
     for start in range(0, len(x), _BLOCK):

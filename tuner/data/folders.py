@@ -19,13 +19,32 @@ import numpy.typing as npt
 
 from tuner.errors import DataError, first_of
 
-__all__ = ["MAX_NAMED", "ClassFiles", "Readable", "files_below", "find", "suffixes_below", "to_predict"]
+__all__ = [
+    "MAX_NAMED",
+    "PART_OF_NAME",
+    "ClassFiles",
+    "Readable",
+    "files_below",
+    "find",
+    "is_junk",
+    "suffixes_below",
+    "to_predict",
+]
 
 # What systems leave in folders; hidden files (leading dot) are passed over as well.
 JUNK_NAMES = ("thumbs.db", "desktop.ini", "__macosx", "ehthumbs.db", "icon\r")
 
-# Names of folders that hold the parts of a data set rather than its classes.
-PART_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
+# Names, in lower case, of folders and files that hold the parts of a data set rather than its classes.
+PART_OF_NAME = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
 
 # With a larger share of unreadable files, something else is wrong than a few damaged ones. Source: convention.
 MAX_UNREADABLE_FRAC = 0.1
@@ -91,22 +110,22 @@ def find(root: Path, suffixes: tuple[str, ...], *, noun: str) -> ClassFiles:
     entries = sorted(root.iterdir())
     if not entries:
         raise DataError(f"Folder {str(root)!r} is empty. Expected: one sub-folder of {noun} for each class.")
-    folders = [entry for entry in entries if entry.is_dir() and not _is_junk(entry.name)]
+    folders = [entry for entry in entries if entry.is_dir() and not is_junk(entry.name)]
     if not folders:
         raise DataError(
             f"Folder {str(root)!r} has no sub-folders (it holds {_found(entries)}). Expected: one sub-folder of {noun} "
             "for each class, such as cats/ and dogs/; or give a single .npz, .csv, .tsv or .parquet file."
         )
-    if {folder.name.lower() for folder in folders} <= PART_NAMES:
+    if {folder.name.lower() for folder in folders} <= PART_OF_NAME.keys():
         names = ", ".join(folder.name for folder in folders)
         raise DataError(
-            f"Folder {str(root)!r} holds parts of a data set ({names}), not classes. Give the one to learn from, such "
-            f"as {str(folders[0])!r}; it is split into training, validation and test."
+            f"Folder {str(root)!r} holds parts of a data set ({names}), but none to learn from. Call that one train, "
+            f"or give it alone, such as {str(folders[0])!r}; it is split into training, validation and test."
         )
     found = _find_in_classes(root, folders, [entry for entry in entries if not entry.is_dir()], suffixes, noun)
     if len(found.class_names) < 2:
         (only,) = found.class_names
-        below = [entry for entry in (root / only).iterdir() if entry.is_dir() and not _is_junk(entry.name)]
+        below = [entry for entry in (root / only).iterdir() if entry.is_dir() and not is_junk(entry.name)]
         hint = f" Did you mean {str(root / only)!r}?" if below else ""
         raise DataError(
             f"{str(root)!r} has {noun} of one class only, {only!r}. A classifier needs at least two: one sub-folder "
@@ -119,7 +138,7 @@ def _find_in_classes(
     root: Path, folders: list[Path], loose: list[Path], suffixes: tuple[str, ...], noun: str
 ) -> ClassFiles:
     files: list[Path] = []
-    others, empty, num_junk = [file for file in loose if not _is_junk(file.name)], [], len(loose)
+    others, empty, num_junk = [file for file in loose if not is_junk(file.name)], [], len(loose)
     num_junk -= len(others)
     for folder in folders:
         wanted, strange, junk = files_below(folder, suffixes)
@@ -150,14 +169,23 @@ def files_below(folder: Path, suffixes: tuple[str, ...]) -> tuple[list[Path], li
     wanted: list[Path] = []
     others: list[Path] = []
     num_junk = 0
-    for parent, folder_names, file_names in os.walk(folder):
-        folder_names[:] = sorted(name for name in folder_names if not _is_junk(name))
+    for parent, folder_names, file_names in os.walk(folder, onerror=_refuse_folder):
+        folder_names[:] = sorted(name for name in folder_names if not is_junk(name))
+        # Links to folders are not followed: they may lead in a circle.
+        others += [Path(parent, name) for name in folder_names if os.path.islink(Path(parent, name))]
         for name in sorted(file_names):
-            if _is_junk(name):
+            if is_junk(name):
                 num_junk += 1
             else:
                 (wanted if name.lower().endswith(suffixes) else others).append(Path(parent, name))
     return wanted, others, num_junk
+
+
+def _refuse_folder(error: OSError) -> None:
+    """Raise for a folder that may not be read, whose files would be missing without a word."""
+    raise DataError(
+        f"Folder {str(error.filename)!r} cannot be read: {error.strerror}. Change its permissions, or move it."
+    ) from error
 
 
 def suffixes_below(folder: Path) -> Counter[str]:
@@ -275,12 +303,13 @@ def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
     return Readable(root, files, noun=noun, most=0)
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether a file or folder is hidden, or one that systems leave behind."""
     return name.startswith(".") or name.lower() in JUNK_NAMES
 
 
 def _found(files: Sequence[Path]) -> str:
-    kinds = Counter(file.suffix.lower() or "no suffix" for file in files if not _is_junk(file.name))
+    kinds = Counter(file.suffix.lower() or "no suffix" for file in files if not is_junk(file.name))
     return ", ".join(f"{count} x {suffix}" for suffix, count in kinds.most_common(3)) or "nothing but hidden files"
 
 

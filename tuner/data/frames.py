@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import zipfile
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 
 from tuner.data import dialect
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError, did_you_mean
+from tuner.errors import DataError, did_you_mean, first_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,9 @@ MISSING_MARKS = ("?",)
 
 # Names, in lower case, of a first column that only counts the rows. Source: convention.
 INDEX_NAMES = ("id", "index", "idx", "no", "nr", "number", "row", "row_id", "rownames", "#")
+
+# Rows in which what stands for missing values is counted. Source: convention; a second at most.
+MAX_COUNTED_ROWS = 100_000
 
 # At most this many names in a message.
 MAX_NAMED = 10
@@ -134,6 +138,8 @@ def _read_text(
     reading |= found.as_reading()
     options_of_pandas = csv_options(reading) | {"index_col": False, "names": list(range(len(found.columns)))}
     frame: pd.DataFrame = pd.read_csv(path, **options_of_pandas)
+    # One block for each type instead of one for each column: ten times faster with thousands of them.
+    frame = frame.copy()
     frame.columns = list(found.columns)
     if found.has_row_names:
         frame = frame.iloc[:, 1:]
@@ -142,7 +148,29 @@ def _read_text(
             f"{path.name!r} has {found.num_rows:,} rows, but pandas finds {len(frame):,} in it. Check its quotation "
             "marks and separators."
         )
+    notes += _missing_notes(path, frame, options_of_pandas, first=int(found.has_row_names))
     return frame
+
+
+def _missing_notes(path: Path, frame: pd.DataFrame, options: Mapping[str, Any], *, first: int) -> list[str]:
+    """What was taken for a missing value beside empty cells, with counts."""
+    import pandas as pd
+
+    head = frame.head(MAX_COUNTED_ROWS)
+    gaps = np.flatnonzero(head.isna().any(axis=0).to_numpy())
+    if not len(gaps):
+        return []
+    as_text = {"usecols": (gaps + first).tolist(), "dtype": str, "keep_default_na": False, "na_values": []}
+    cells: pd.DataFrame = pd.read_csv(path, **dict(options) | as_text, nrows=len(head))
+    missing = cells.to_numpy(dtype=object)[head.iloc[:, gaps].isna().to_numpy()]
+    counts = Counter(cell.strip() for cell in missing if isinstance(cell, str) and cell.strip())
+    if not counts:
+        return []
+    shown = first_of(
+        [f"{mark!r} ({count:,} {'cell' if count == 1 else 'cells'})" for mark, count in counts.most_common()]
+    )
+    where = f" in the first {MAX_COUNTED_ROWS:,} rows" if len(frame) > MAX_COUNTED_ROWS else ""
+    return [f"Taken for missing values{where}: {shown}."]
 
 
 def csv_options(reading: Mapping[str, str]) -> dict[str, Any]:

@@ -58,18 +58,20 @@ class _Header:
     mode: str
     format: str
     orientation: int
+    num_frames: int
 
     @property
     def is_grey(self) -> bool:
         return self.mode in _GREY_MODES
 
 
-def read(root: Path, options: ReadOptions) -> Dataset:
+def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
     """Read a folder of class folders.
 
     Args:
         root: The folder; each of its sub-folders is a class, at any depth below.
         options: `image_size` is the longest side in pixels, None for the usual size; `group` by path.
+        like: How other data was read, whose size and mode these images get.
 
     Raises:
         DataError: There are no class folders or images, fewer than two classes, or too many images cannot be read.
@@ -79,12 +81,15 @@ def read(root: Path, options: ReadOptions) -> Dataset:
     headers = readable.each(_header)
     header_of = dict(zip(readable.files, headers, strict=True))
     sizes = [header.size for header in headers]
-    size = _choose_size(sizes, options.image_size)
-    mode = "L" if all(header.is_grey for header in headers) else "RGB"
+    if like is not None:
+        size, mode = _size_and_mode(like)
+    else:
+        size = _choose_size(sizes, options.image_size)
+        mode = "L" if all(header.is_grey for header in headers) else "RGB"
     x = _decoded(readable, size, mode)
-    if mode == "RGB" and np.array_equal(x[..., 0], x[..., 1]) and np.array_equal(x[..., 0], x[..., 2]):
+    if like is None and mode == "RGB" and np.array_equal(x[..., 0], x[..., 1]) and np.array_equal(x[..., 0], x[..., 2]):
         x, mode = x[..., :1].copy(), "L"
-    notes = (readable.note, _size_note(sizes, size), _mode_note(headers, mode))
+    notes = (readable.note, _size_note(sizes, size), _mode_note(headers, mode), _frames_note(headers))
     groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return Dataset(
         name=root.resolve().name,
@@ -117,8 +122,12 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Pixels, tuple[str, ...]]:
         DataError: There are no images, or some cannot be read.
     """
     readable = folders.to_predict(path, IMAGE_SUFFIXES, noun="images")
+    return _decoded(readable, *_size_and_mode(spec)), readable.names
+
+
+def _size_and_mode(spec: DataSpec) -> tuple[Size, str]:
     height, width, channels = spec.input_shape
-    return _decoded(readable, (width, height), "L" if channels == 1 else "RGB"), readable.names
+    return (width, height), "L" if channels == 1 else "RGB"
 
 
 def _header(file: Path) -> _Header | str:
@@ -129,7 +138,8 @@ def _header(file: Path) -> _Header | str:
             orientation = noted if isinstance(noted, int) and 1 <= noted <= 8 else _UPRIGHT
             if orientation in _SWAPPING_ORIENTATIONS:
                 width, height = height, width
-            return _Header((width, height), image.mode, image.format or "", orientation)
+            num_frames = getattr(image, "n_frames", 1)
+            return _Header((width, height), image.mode, image.format or "", orientation, num_frames)
     except _UNREADABLE as error:
         return _reason(file, error)
 
@@ -184,6 +194,13 @@ def _mode_note(headers: Sequence[_Header], mode: str) -> str:
     if mode == "RGB" and num_grey:
         return f"{num_grey:,} of {len(headers):,} images are grey, and were read as RGB like the others."
     return ""
+
+
+def _frames_note(headers: Sequence[_Header]) -> str:
+    num_stacks = sum(header.num_frames > 1 for header in headers)
+    if not num_stacks:
+        return ""
+    return f"{num_stacks:,} of {len(headers):,} images have several frames or pages, of which the first was read."
 
 
 def _decoded(readable: folders.Readable, size: Size, mode: str) -> Pixels:

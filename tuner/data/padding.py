@@ -47,7 +47,7 @@ def note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> s
         unit: Of the lengths, such as `steps` or `s`.
     """
     values = np.array(list(lengths.values()))
-    if values.min() == values.max():
+    if values.min() == values.max() <= length:
         return ""
     text = (
         f"Length {_shown(values.min())} to {_shown(values.max())} {unit} (median {_shown(np.median(values))}); shorter "

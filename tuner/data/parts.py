@@ -3,29 +3,58 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import arrays, frames, images, labels, tables
+from tuner.data import arrays, audio, frames, images, labels, sequences, tables
 from tuner.data.dataset import Dataset
+from tuner.data.layout import Layout
+from tuner.data.options import ReadOptions
 from tuner.errors import DataError
-from tuner.records import DataSpec
+from tuner.records import DataSpec, Form
 
-__all__ = ["read_part", "with_parts"]
+__all__ = ["Part", "read_part", "with_parts"]
 
 Array = npt.NDArray[Any]
 
+# The readers that read a part as they read the data, by form.
+_READERS: dict[Form, Callable[..., Dataset]] = {
+    "image_folder": images.read,
+    "audio_folder": audio.read,
+    "long_table": sequences.read_long,
+    "recording": sequences.read_recording,
+    "sequence_folder": sequences.read_folder,
+}
 
-def with_parts(dataset: Dataset, validation: Path | None, test: Path | None) -> Dataset:
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Samples of a part, their targets coded as in the data that it belongs to; the rest is as in `Dataset`."""
+
+    x: Array
+    y: Array
+    row_names: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+    facts: dict[str, Array] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+
+def with_parts(
+    dataset: Dataset, validation: Path | None, test: Path | None, *, options: ReadOptions, layout: Layout | None = None
+) -> Dataset:
     """Add the rows of a validation and a test file, which then are those parts of the split.
 
     Args:
         dataset: What was read from the main file or folder; all of its rows are left to the other parts.
         validation: A file or folder of the same form, or None.
         test: The same.
+        options: What the user said of the data.
+        layout: Where parts lie that were found beside the data; those that were given come first.
 
     Raises:
         DataError: A part cannot be read like the data, or the data has a test part of its own already.
@@ -34,55 +63,83 @@ def with_parts(dataset: Dataset, validation: Path | None, test: Path | None) -> 
         raise DataError(f"{dataset.name!r} has a test part of its own; remove --test {str(test)!r}, or x_test from it.")
     for name, path in (("validation", validation), ("test", test)):
         if path is not None:
-            dataset = _with_part(dataset, name, path)
-    return dataset
+            dataset = _with_part(dataset, name, path, options, reading={name: str(path)})
+        elif layout is not None and name in layout.parts:
+            found = layout.parts[name]
+            dataset = _with_part(dataset, name, found, options, reading={f"{name}_part": found.name})
+    if layout is None:
+        return dataset
+    reading = dataset.spec.reading | {"train_part": layout.parts["train"].name}
+    return dataclasses.replace(
+        dataset,
+        name=layout.root.resolve().name,
+        spec=dataclasses.replace(dataset.spec, reading=reading),
+        notes=(layout.note, *dataset.notes),
+    )
 
 
-def _with_part(dataset: Dataset, name: str, path: Path) -> Dataset:
-    x, y, row_names = read_part(path, dataset.spec)
+def _with_part(dataset: Dataset, name: str, path: Path, options: ReadOptions, *, reading: dict[str, str]) -> Dataset:
+    part = read_part(path, dataset.spec, options)
+    x = part.x.astype(dataset.x.dtype, copy=False)
     rows = np.arange(len(dataset.x), len(dataset.x) + len(x))
     joined: dict[str, Any] = {
-        "x": np.concatenate([dataset.x, x.astype(dataset.x.dtype, copy=False)]),
-        "y": np.concatenate([dataset.y, y]),
-        "row_names": (*dataset.row_names, *(f"{path.name}:{row}" for row in row_names)),
+        "x": np.concatenate([dataset.x, x]),
+        "y": np.concatenate([dataset.y, part.y]),
+        "row_names": (*dataset.row_names, *(f"{path.name}:{row}" for row in part.row_names)),
         f"{name}_rows": rows,
         # Rows that have a part already are not dealt to others: they need no place in time, and no group but their own.
         "order": None if dataset.order is None else np.append(dataset.order, np.full(len(x), np.nan)),
         "groups": None if dataset.groups is None else np.append(dataset.groups, dataset.groups.max() + 1 + rows),
-        "spec": dataclasses.replace(dataset.spec, reading=dataset.spec.reading | {name: str(path)}),
-        "facts": {fact: _with_unknown(values, len(x)) for fact, values in dataset.facts.items()},
-        "notes": (*dataset.notes, f"{name.capitalize()} part: {len(x):,} samples of {str(path)!r}."),
+        "spec": dataclasses.replace(dataset.spec, reading=dataset.spec.reading | reading),
+        "facts": {
+            fact: np.append(values, part.facts.get(fact, _unknown(values, len(x))))
+            for fact, values in dataset.facts.items()
+        },
+        "unreadable": dataset.unreadable | {f"{path.name}:{file}": why for file, why in part.unreadable.items()},
+        "notes": (
+            *dataset.notes,
+            f"{name.capitalize()} part: {len(x):,} samples of {str(path)!r}.",
+            *(f"{name.capitalize()} part: {note}" for note in part.notes if note not in dataset.notes),
+        ),
     }
     return dataclasses.replace(dataset, **joined)
 
 
-def _with_unknown(values: Array, count: int) -> Array:
-    """Facts of the samples, and of others of which they are not known."""
-    return np.append(values, np.full(count, np.nan if values.dtype.kind == "f" else ""))
+def _unknown(values: Array, count: int) -> Array:
+    """Facts of samples of which they are not known."""
+    return np.full(count, np.nan if values.dtype.kind == "f" else "")
 
 
-def read_part(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...]]:
+def read_part(path: Path, spec: DataSpec, options: ReadOptions) -> Part:
     """Read samples with their targets in the way that other data was read.
 
     Args:
         path: A file or folder of the same form.
         spec: How the other data was read.
-
-    Returns:
-        Samples, targets coded as in the other data, and names of the rows.
+        options: What the user said of them.
 
     Raises:
         DataError: It has another form, or labels that the other data does not have.
     """
-    if spec.form in ("table", "text_table") and path.suffix.lower() in frames.TABLE_SUFFIXES:
-        return tables.read_labelled(path, spec)
-    if spec.form == "npz" and path.suffix.lower() == ".npz":
-        return arrays.read_labelled(path, spec)
-    if spec.form == "image_folder" and path.is_dir():
-        x, names = images.read_features(path, spec)
-        folders = np.array([name.partition("/")[0] for name in names], object)
-        return x, labels.encode_like(folders, spec, where=f"folder {path.name!r}"), names
-    raise DataError(
-        f"{str(path)!r} does not have the form of the data, which is read as {spec.form.replace('_', ' ')}. Give a "
-        "validation or test part in the same form."
-    )
+    if spec.form in ("table", "text_table") and path.suffix.lower() in frames.TABLE_SUFFIXES and path.is_file():
+        return Part(*tables.read_labelled(path, spec))
+    if spec.form == "npz" and path.suffix.lower() in arrays.ARRAY_SUFFIXES:
+        return Part(*arrays.read_labelled(path, spec))
+    is_fitting = path.is_dir() if spec.form.endswith("_folder") else path.suffix.lower() in frames.TABLE_SUFFIXES
+    if spec.form not in _READERS or not is_fitting:
+        raise DataError(
+            f"{str(path)!r} does not have the form of the data, which is read as {spec.form.replace('_', ' ')}. Give a "
+            "validation or test part in the same form."
+        )
+    # Columns that were dropped may be missing here; of those that are there, the ones of the data are taken.
+    same = dataclasses.replace(options, kind=spec.kind, task=spec.task, target=spec.target, group=None, drop=None)
+    found = _READERS[spec.form](path, same, like=spec)
+    return Part(found.x, _coded(found, spec, path), found.row_names, found.notes, found.facts, found.unreadable)
+
+
+def _coded(found: Dataset, spec: DataSpec, path: Path) -> Array:
+    """The targets of a part in the class codes of the data."""
+    if not found.spec.class_names:
+        return found.y
+    names = np.array(found.spec.class_names, object)
+    return labels.encode_like(names[found.y], spec, where=f"{'folder' if path.is_dir() else 'file'} {path.name!r}")

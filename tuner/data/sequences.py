@@ -41,12 +41,13 @@ _REPEATED = ("series_id", "time", "window", "stride", "group", "split", "sep", "
 Array = npt.NDArray[Any]
 
 
-def read_long(path: Path, options: ReadOptions) -> Dataset:
+def read_long(path: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
     """Read a long table: the rows of one series are one sample.
 
     Args:
         path: A table.
         options: `series_id` names the column of the series; `time`, `target`, `group` others.
+        like: How other data was read, whose channels and length these series get.
 
     Raises:
         DataError: Columns are missing or hold no numbers, or the target changes within a series.
@@ -57,7 +58,7 @@ def read_long(path: Path, options: ReadOptions) -> Dataset:
     frame, times = _in_order(table.frame, path, options)
     rows_of = _rows_of_series(frame, path, options)
     targets = _one_each(frame[target], rows_of, path)
-    values, channels = _channels(_features(frame, target, options, notes), path)
+    values, channels = _channels(_features(frame, target, options, notes), path, only=_names(like))
     without = [name for name, value in targets.items() if value is None]
     if without:
         notes.append(
@@ -78,15 +79,17 @@ def read_long(path: Path, options: ReadOptions) -> Dataset:
         notes=[*notes, f"{len(rows_of):,} series of {len(channels)} channels, by column {options.series_id!r}."],
         groups=groups,
         order=np.array([times[rows[0]] for rows in rows_of.values()]) if options.split == "time" else None,
+        like=like,
     )
 
 
-def read_recording(path: Path, options: ReadOptions) -> Dataset:
+def read_recording(path: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
     """Read a recording, or several in one table (`--series-id`), and cut it into windows.
 
     Args:
         path: A table, one row a step.
         options: `window` and `stride` in rows; `time`, `series_id` and `target` name columns.
+        like: How other data was read, whose channels these windows get.
 
     Raises:
         DataError: Columns are missing or hold no numbers, or there are too few rows for one window.
@@ -96,7 +99,7 @@ def read_recording(path: Path, options: ReadOptions) -> Dataset:
     target = _target(table, options, notes)
     frame, _ = _in_order(table.frame, path, options)
     rows, window_note = _windows(frame, path, options)
-    values, channels = _channels(_features(frame, target, options, notes), path)
+    values, channels = _channels(_features(frame, target, options, notes), path, only=_names(like))
     encoded, has_target = _window_targets(frame[target], rows, path, options)
     if not has_target.all():
         notes.append(f"{int((~has_target).sum()):,} of {len(rows):,} windows have no target and were left out.")
@@ -123,12 +126,13 @@ def read_recording(path: Path, options: ReadOptions) -> Dataset:
     )
 
 
-def read_folder(root: Path, options: ReadOptions) -> Dataset:
+def read_folder(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
     """Read a folder with one table for each series, in class folders or beside a table of targets.
 
     Args:
         root: The folder.
         options: `target` and `group` name columns of the table of targets, or of another one beside it.
+        like: How other data was read, whose channels and length these series get.
 
     Raises:
         DataError: Targets or series are missing, or too many tables cannot be read.
@@ -137,7 +141,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
     if _has_targets(folders.files_below(root, TABLE_SUFFIXES)[0]):
         found = _find_targets(root, options)
         readable = folders.Readable(root, found.ids, noun="tables")
-        sequences, channels, reading = _read_all(readable, options)
+        sequences, channels, reading = _read_all(readable, options, only=_names(like))
         ids = [found.ids[file] for file in readable.files]
         encoded = labels.encode(
             np.array([found.values[name] for name in ids]),
@@ -149,7 +153,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
     else:
         classes = folders.find(root, TABLE_SUFFIXES, noun="tables")
         readable = folders.Readable(root, classes.files, noun="tables")
-        sequences, channels, reading = _read_all(readable, options)
+        sequences, channels, reading = _read_all(readable, options, only=_names(like))
         encoded = labels.Labels("classification", classes.codes(readable.files), classes.class_names, ())
         target, notes = None, list(classes.notes)
     group_notes: tuple[str, ...] = ()
@@ -162,6 +166,7 @@ def read_folder(root: Path, options: ReadOptions) -> Dataset:
         name=root.resolve().name,
         notes=[*notes, *filter(None, [readable.note]), *group_notes],
         groups=groups,
+        like=like,
     )
     return dataclasses.replace(dataset, unreadable=readable.unreadable)
 
@@ -269,6 +274,11 @@ def _channels(
     if not features.shape[1]:
         raise DataError(f"{path.name!r} has no column left to learn from. Give it columns of numbers.")
     return features.to_numpy(dtype=np.float64, na_value=np.nan), list(map(str, features.columns))
+
+
+def _names(like: DataSpec | None) -> tuple[str, ...]:
+    """The channels of other data, which must be there; none for whatever there is."""
+    return like.feature_names if like else ()
 
 
 def _one_each(column: pd.Series[Any], rows_of: Mapping[str, npt.NDArray[np.int64]], path: Path) -> dict[str, Any]:
@@ -440,10 +450,10 @@ def _groups_beside(files: Sequence[Path], id_column: str, options: ReadOptions) 
 
 
 def _read_all(
-    readable: folders.Readable, options: ReadOptions
+    readable: folders.Readable, options: ReadOptions, *, only: Sequence[str] = ()
 ) -> tuple[list[npt.NDArray[np.float64]], list[str], dict[str, str]]:
     """The series of those files that can be read, their channels, and how the first was read."""
-    channels: list[str] = []
+    channels: list[str] = list(only)
     reading: dict[str, str] = {}
     sequences: list[npt.NDArray[np.float64]] = []
     problems: dict[Path, str] = {}
@@ -484,10 +494,13 @@ def _assembled(
     notes: Sequence[str],
     groups: npt.NDArray[np.int64] | None,
     order: npt.NDArray[np.float64] | None = None,
+    like: DataSpec | None = None,
 ) -> Dataset:
     """A data set of series of different lengths, by name."""
     lengths = {name: float(len(sequence)) for name, sequence in sequences.items()}
-    length = int(padding.common_length(np.array(list(lengths.values()))))
+    if like is not None:
+        _refuse_lengths(sequences, like, name)
+    length = like.input_shape[0] if like else int(padding.common_length(np.array(list(lengths.values()))))
     length_note = padding.note(lengths, length, noun="series", unit="steps")
     return Dataset(
         name=name,
@@ -509,12 +522,16 @@ def _assembled(
 
 def _fitted(sequences: Mapping[str, Array], spec: DataSpec, path: Path) -> tuple[Array, tuple[str, ...]]:
     """Series to predict, at the length of the training data; other lengths only where that had different ones, too."""
+    _refuse_lengths(sequences, spec, path.name)
+    return padding.padded(list(sequences.values()), spec.input_shape[0]), tuple(sequences)
+
+
+def _refuse_lengths(sequences: Mapping[str, Array], spec: DataSpec, source: str) -> None:
     length = spec.input_shape[0]
     wrong = {name: len(sequence) for name, sequence in sequences.items() if len(sequence) != length}
     if wrong and not spec.is_padded:
         name, found = next(iter(wrong.items()))
         raise DataError(
-            f"{path.name!r}: {len(wrong):,} series have another length than the {length} steps of the training data, "
+            f"{source!r}: {len(wrong):,} series have another length than the {length} steps of the training data, "
             f"such as {name!r} with {found}. Cut or resample them to {length} steps."
         )
-    return padding.padded(list(sequences.values()), length), tuple(sequences)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import arrays, audio, folders, frames, images, parts, sequences, split, tables, tfds
+from tuner.data import archives, arrays, audio, folders, frames, images, layout, parts, sequences, split, tables, tfds
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
@@ -43,6 +43,7 @@ _KINDS: dict[Form, tuple[Kind, ...]] = {
 }
 
 _TABLES: tuple[Form, ...] = ("table", "long_table", "recording")
+_FOLDERS: tuple[Form, ...] = ("image_folder", "audio_folder", "sequence_folder")
 
 # Forms whose targets are always classes.
 _CLASS_FORMS: tuple[Form, ...] = ("digits", "image_folder", "audio_folder")
@@ -59,16 +60,16 @@ _MEANT_FOR: dict[str, tuple[Form, ...]] = {
     "series_id": ("long_table", "recording"),
     "time": _TABLES,
     "window": ("recording",),
-    "group": (*_TABLES, "image_folder", "audio_folder", "sequence_folder"),
+    "group": ("npz", *_FOLDERS, *_TABLES),
     "sample_rate": ("audio_folder",),
-    "validation": ("npz", "image_folder", "table"),
-    "test": ("npz", "image_folder", "table"),
+    "validation": ("npz", *_FOLDERS, *_TABLES),
+    "test": ("npz", *_FOLDERS, *_TABLES),
     "image_size": ("image_folder",),
 }
 
 # Files by what they hold.
 _SUFFIXES: dict[str, tuple[str, ...]] = {
-    "arrays": (".npz",),
+    "arrays": arrays.ARRAY_SUFFIXES,
     "images": images.IMAGE_SUFFIXES,
     "sounds": audio.AUDIO_SUFFIXES,
     "tables": frames.TABLE_SUFFIXES,
@@ -91,8 +92,8 @@ _PREDICTED_FROM: dict[Form, str] = {
 BY_LOOKING = ReadOptions()
 
 _KNOWN = (
-    "a folder with one sub-folder of images or sounds per class, a folder of tables, or a .npz, .csv, .tsv, .parquet "
-    "or .xlsx file"
+    "a folder with one sub-folder of images or sounds per class, a folder of tables, or a .npz, .npy, .csv, .tsv, "
+    ".parquet or .xlsx file"
 )
 
 
@@ -106,21 +107,27 @@ def load(source: str | None, options: ReadOptions = BY_LOOKING) -> Dataset:
     Raises:
         DataError: The data cannot be read, or cannot be learned from, as it is.
     """
-    path, form = _place(source, options)
+    path, form, found = _place(source, options)
     _refuse_options(path, form, options)
-    dataset = parts.with_parts(_read(path, form, options), _part(options.validation), _part(options.test))
+    dataset = _read(path, form, options)
+    dataset = parts.with_parts(dataset, _part(options.validation), _part(options.test), options=options, layout=found)
     spec = dataset.spec
     split.check_sizes(dataset.y, task=spec.task, test_rows=dataset.test_rows, class_names=spec.class_names)
     return dataset
 
 
-def _place(source: str | None, options: ReadOptions) -> tuple[Path, Form]:
+def _place(source: str | None, options: ReadOptions) -> tuple[Path, Form, layout.Layout | None]:
+    """Where the data to learn from lies, its form, and the parts beside it."""
     if source is None:
-        return Path("digits"), "digits"
+        return Path("digits"), "digits", None
     if source.startswith(tfds.PREFIX):
-        return Path(source), "tfds"
+        return Path(source), "tfds", None
     path = _existing(source)
-    return path, _form(path, options)
+    found = layout.find(path, (*arrays.ARRAY_SUFFIXES, *frames.TABLE_SUFFIXES)) if path.is_dir() else None
+    path = found.parts["train"] if found else path
+    if path.is_dir() and not any(entry.is_dir() for entry in path.iterdir()):
+        path = archives.samples_in(path) or path
+    return path, _form(path, options), found
 
 
 def _part(source: str | None) -> Path | None:
@@ -143,7 +150,7 @@ def _read(path: Path, form: Form, options: ReadOptions) -> Dataset:
     if form == "tfds":
         return tfds.read(str(path), options)
     if form == "npz":
-        return arrays.read(path, kind=options.kind, task=options.task)
+        return arrays.read(path, options)
     return tables.read(path, options)
 
 
@@ -205,8 +212,14 @@ def _trained_on(spec: DataSpec) -> str:
 
 def _existing(source: str) -> Path:
     path = Path(source).expanduser()
-    if path.exists():
-        if not os.access(path, os.R_OK):
+    if not source.strip():
+        raise DataError(f"DATA is {source!r}, which names nothing. Give {_KNOWN}; '.' is the folder that you are in.")
+    try:
+        is_there = path.exists()
+    except OSError as error:  # a name that is too long, a link to itself
+        raise DataError(f"{source[:80]!r} cannot be opened: {error.strerror}. Check the path.") from error
+    if is_there:
+        if not os.access(path, os.R_OK | (os.X_OK if path.is_dir() else 0)):
             raise DataError(f"{source!r} may not be read: permission denied. Change its permissions, or copy it.")
         return path
     parent = path.parent
@@ -221,7 +234,7 @@ def _form(path: Path, options: ReadOptions) -> Form:
     if path.is_dir():
         return _folder_form(_held(path), options)
     suffix = path.suffix.lower()
-    if suffix == ".npz":
+    if suffix in arrays.ARRAY_SUFFIXES:
         return "npz"
     if suffix in frames.TABLE_SUFFIXES:
         return "recording" if options.window else "long_table" if options.series_id else "table"

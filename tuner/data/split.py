@@ -378,7 +378,8 @@ def check_sizes(
     # Splitting off a part of fewer rows than there are classes cannot give each class one.
     frac = TEST_FRAC if test_rows is None else VALIDATION_FRAC
     if math.ceil(frac * len(rest)) < len(codes):
-        needed = next(size for size in itertools.count(len(rest)) if math.ceil(frac * size) >= len(codes))
+        about = int((len(codes) - 1) / frac)
+        needed = next(size for size in itertools.count(about) if math.ceil(frac * size) >= len(codes))
         raise DataError(
             f"{len(rest)} samples are too few for {len(codes)} classes ({first_of(names)}): at least {needed} are "
             "needed, so that training, validation and test each get some of every class. Add samples, merge classes, "

@@ -210,7 +210,7 @@ def _samples(frame: pd.DataFrame, path: Path, spec: DataSpec) -> Array:
 
 def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Array, DataSpec]:
     """The matrix of a table of numbers and categories, and how it was read."""
-    is_empty = features.isna().all().to_numpy()
+    is_empty = _has_no_value(features, notes)
     if is_empty.any():
         empty = list(map(str, features.columns[is_empty]))
         notes.append(f"{'Column' if len(empty) == 1 else 'Columns'} {listed(empty)}: left out, without any value.")
@@ -219,7 +219,10 @@ def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Ar
         raise DataError(f"{table.path.name!r} has no column left to learn from: numbers, categories or text.")
     names: list[str] = []
     problems = []
-    for name in map(str, features.columns):
+    for name, dtype in zip(map(str, features.columns), features.dtypes, strict=True):
+        if dtype.kind in "iuf":
+            names.append(name)
+            continue
         words = _categories(features[name])
         if words:
             notes.append(f"Column {name!r} holds {len(words)} different words: a column of 0 and 1 for each.")
@@ -231,6 +234,22 @@ def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Ar
         "table", "series", "classification", (len(names),), feature_names=tuple(names), reading=table.reading
     )
     return _matrix(features, tuple(names)), spec
+
+
+def _has_no_value(features: pd.DataFrame, notes: list[str]) -> Array:
+    """Which columns have no value; infinite ones, which the pipelines fill like missing ones, are told."""
+    is_missing = features.isna()
+    numbers = [position for position, dtype in enumerate(features.dtypes) if dtype.kind == "f"]
+    is_infinite = np.isinf(features.iloc[:, numbers].to_numpy(dtype=np.float64))
+    if is_infinite.any():
+        named = features.columns[np.array(numbers)[is_infinite.any(axis=0)]]
+        notes.append(
+            f"{int(is_infinite.sum()):,} infinite values count as missing, in {listed(list(map(str, named)))}."
+        )
+    found = is_missing.to_numpy(dtype=bool).copy()
+    if numbers:
+        found[:, numbers] |= is_infinite
+    return np.asarray(found.all(axis=0))
 
 
 def _categories(column: pd.Series[Any]) -> list[str]:

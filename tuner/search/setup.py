@@ -7,7 +7,7 @@ import dataclasses
 import shlex
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,12 @@ class _Read:
     record: DatasetRecord
 
 
-def read_data(config: SearchConfig) -> _Read:
+def read_data(config: SearchConfig, *, before: Callable[[str, int, int], None] | None = None) -> _Read:
     """Read, split and audit the data of a configuration.
+
+    Args:
+        config: Of the search.
+        before: As for `audit.audit`.
 
     Raises:
         DataError: The data cannot be read or learned from.
@@ -51,7 +55,8 @@ def read_data(config: SearchConfig) -> _Read:
     dataset = sources.load(config.data, ReadOptions.of(config))
     parts = split.split_dataset(dataset, seed=config.seed)
     dataset = tables.without_unseen_words(dataset, parts.train)
-    return _Read(dataset, parts, describe_dataset(config, dataset, parts, findings=audit.audit(dataset, parts)))
+    findings = audit.audit(dataset, parts, before=before)
+    return _Read(dataset, parts, describe_dataset(config, dataset, parts, findings=findings))
 
 
 def describe_dataset(
@@ -92,7 +97,7 @@ def describe_dataset(
         chance_loss=chance_loss,
         chance_error=chance_error,
         metric=metric,
-        proposed=choices.proposals(spec, dataset.x, rows=parts.train, findings=findings),
+        proposed=choices.proposals(spec, dataset.x, rows=parts.train, findings=audit.propose(dataset, parts)),
         notes=(*dataset.notes, *parts.notes),
         findings=findings,
     )

@@ -6,7 +6,20 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from tuner.data.audit import classes, copies, files, images, recurrence, sounds, texts, values
+from tuner.data.audit import (
+    classes,
+    copies,
+    files,
+    images,
+    leakage,
+    mislabelled,
+    order,
+    recurrence,
+    sounds,
+    targets,
+    texts,
+    values,
+)
 from tuner.data.audit.sample import Sample
 from tuner.records import DataSpec, Finding, Kind, Task
 
@@ -15,6 +28,9 @@ __all__ = ["CHECKS", "Check", "checks_of"]
 _ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
 _ALL_TASKS: tuple[Task, ...] = get_args(Task)
 _CLASSES: tuple[Task, ...] = ("classification",)
+_NUMBERS: tuple[Task, ...] = ("regression",)
+# Tasks of one answer for each sample.
+_ONE_TARGET: tuple[Task, ...] = ("classification", "regression")
 # Kinds whose single values are measurements.
 _MEASURED: tuple[Kind, ...] = ("image", "series")
 
@@ -27,11 +43,13 @@ class Check:
         run: The check; it gives a finding if a threshold is passed, and is named like the finding's code.
         kinds: Kinds of data that it understands.
         tasks: Tasks that it makes sense for.
+        proposes: Whether its first remedy is where the search starts, so that training rows alone may decide.
     """
 
     run: Callable[[Sample], Finding | None]
     kinds: tuple[Kind, ...] = _ALL_KINDS
     tasks: tuple[Task, ...] = _ALL_TASKS
+    proposes: bool = False
 
     @property
     def code(self) -> str:
@@ -78,10 +96,23 @@ CHECKS = (
     Check(texts.mixed_scripts, kinds=("text",)),
     Check(texts.html_debris, kinds=("text",)),
     Check(values.sentinel_values, kinds=("series",)),
+    Check(values.zero_codes, kinds=("series",)),
     Check(values.constant_columns, kinds=("series",)),
-    Check(values.outliers, kinds=("series",)),
-    Check(values.skew, kinds=("series",)),
-    Check(values.scale_spread, kinds=("series",)),
+    Check(values.constant_series, kinds=("series",)),
+    Check(values.outliers, kinds=("series",), proposes=True),
+    Check(values.skew, kinds=("series",), proposes=True),
+    Check(values.scale_spread, kinds=("series",), proposes=True),
+    Check(targets.target_sentinel, tasks=_NUMBERS),
+    Check(targets.few_target_values, tasks=_NUMBERS),
+    Check(targets.target_outliers, tasks=_NUMBERS),
+    Check(targets.target_skew, tasks=_NUMBERS),
+    Check(mislabelled.label_errors, tasks=_CLASSES),
+    Check(leakage.giveaway_column, kinds=("series",), tasks=_ONE_TARGET),
+    Check(leakage.identifier_columns, kinds=("series",)),
+    Check(order.time_leak, tasks=_ONE_TARGET),
+    Check(order.sorted_labels, tasks=_CLASSES),
+    Check(order.drift, kinds=("series",)),
+    Check(order.shifted_parts),
 )
 
 

@@ -12,13 +12,20 @@ from tuner.data.transformers import LARGEST_INPUT
 from tuner.records import Finding, Remedy
 
 __all__ = [
+    "OUTLIER_FRAC",
+    "OUTLIER_IQR",
+    "SKEW",
     "constant_columns",
+    "constant_series",
     "infinite_values",
     "missing_values",
     "outliers",
     "scale_spread",
+    "sentinel_of",
     "sentinel_values",
     "skew",
+    "skewness",
+    "zero_codes",
 ]
 
 # Codes that instruments and surveys write for a missing value. Source: the data sets of the UCI repository.
@@ -29,6 +36,13 @@ SENTINELS = (-200.0, -999.0, -9999.0, -99999.0, 999.0, 9999.0, 99999.0)
 SENTINEL_FRAC = 0.001
 SENTINEL_DISTANCE_IQR = 3.0
 
+# Zeros are doubted in a column where they are at most this share, with at least so many other values, all of one sign,
+# and farther from 0 than so many interquartile ranges of theirs. Source: convention; the sensors of AirQualityUCI and
+# SECOM that are far from 0 have none, and light that is 0 at night begins near it.
+MAX_ZERO_FRAC = 0.5
+MIN_ZERO_VALUES = 10
+ZERO_DISTANCE_IQR = 1.0
+
 # Share of missing cells in the worst column that is worth a line, and the share over all from which nothing is left.
 MISSING_FRAC = 0.001
 MISSING_SEVERE_FRAC = 0.99
@@ -38,6 +52,11 @@ MISSING_SEVERE_FRAC = 0.99
 OUTLIER_IQR = 3.0
 OUTLIER_FRAC = 0.001
 GIANT_IQR = 100.0
+
+# Fewest steps of a series that can be called constant, and share of such series that is worth a line. Source:
+# convention; a table of a few columns may well have a row of equal values.
+MIN_STEPS = 16
+FLAT_FRAC = 0.001
 
 # Sample skewness of a column. Source: convention; an exponential distribution has 2.
 SKEW = 2.0
@@ -102,12 +121,14 @@ def sentinel_values(sample: Sample) -> Finding | None:
     """Codes such as -200 or -999 that stand for a missing value and are taken for a measurement."""
     shares = np.zeros(len(sample.names))
     codes = np.zeros(len(sample.names))
-    for code in SENTINELS:
-        is_code = sample.columns == code
-        for column in np.flatnonzero(is_code.mean(axis=0) >= SENTINEL_FRAC):
-            if _is_far(sample.columns[:, column], is_code[:, column]):
-                shares[column] += float(is_code[:, column].mean())
-                codes[column] = code
+    suspects = {code: (sample.columns == code).mean(axis=0) for code in SENTINELS}
+    for code, code_shares in suspects.items():
+        columns = np.flatnonzero(code_shares >= SENTINEL_FRAC)
+        distances = np.array([_distance_iqr(sample.columns[:, column], code) for column in columns])
+        # A code that is sure in one column is believed in others that it lies outside of.
+        if (distances > SENTINEL_DISTANCE_IQR).any():
+            believed = columns[distances > 0]
+            codes[believed], shares[believed] = code, code_shares[believed]
     if not shares.any():
         return None
     worst = sample.worst(shares, shares > 0)
@@ -126,18 +147,68 @@ def sentinel_values(sample: Sample) -> Finding | None:
         cause=f"{shares.max():.1%} of {worst[0]!r} are {code:g}, far from its other values: probably a code for a "
         "missing value.",
         examples=worst,
-        remedies=(Remedy("data", f"replace {code:g} by an empty cell", "Missing values are filled; codes are not."),),
+        remedies=(Remedy("data", f"--na {code:g}", "Missing values are filled; codes are taken for measurements."),),
     )
 
 
-def _is_far(values: Columns, is_code: npt.NDArray[np.bool_]) -> bool:
-    others = values[~is_code & np.isfinite(values)]
-    if not len(others):
+def sentinel_of(values: Columns) -> tuple[float, npt.NDArray[np.bool_]] | None:
+    """The most frequent code for a missing value in one column, and where it stands; None if there is none."""
+    found = [(code, values == code) for code in SENTINELS]
+    believed = [
+        (code, is_code)
+        for code, is_code in found
+        if is_code.mean() >= SENTINEL_FRAC and _distance_iqr(values, code) > SENTINEL_DISTANCE_IQR
+    ]
+    return max(believed, key=lambda each: int(each[1].sum()), default=None)
+
+
+def zero_codes(sample: Sample) -> Finding | None:
+    """Exact zeros in a column whose other values stay far from zero."""
+    is_zero = sample.columns == 0
+    shares = is_zero.mean(axis=0)
+    suspects = np.flatnonzero((shares >= SENTINEL_FRAC) & (shares <= MAX_ZERO_FRAC))
+    shares = np.where(
+        np.isin(np.arange(len(shares)), [each for each in suspects if _is_apart(sample.columns[:, each])]), shares, 0.0
+    )
+    if not shares.any():
+        return None
+    worst = sample.worst(shares, shares > 0)
+    return Finding(
+        code="zero_codes",
+        where=worst[0],
+        severity=graded(2 * float(shares.max()), low=0.3, high=0.6),
+        confidence=0.5,
+        evidence={
+            "worst_column_frac": float(shares.max()),
+            "num_columns": float(np.count_nonzero(shares)),
+            "num_rows_examined": float(len(sample.rows)),
+        },
+        cause=f"{shares.max():.1%} of {worst[0]!r} are exactly 0, and no other value comes near: perhaps 0 stands for "
+        "a missing value.",
+        examples=worst,
+        remedies=(
+            Remedy("data", "if so, empty these cells in the file", "Missing values are filled; --na 0 empties all 0."),
+        ),
+    )
+
+
+def _is_apart(values: Columns) -> bool:
+    """Whether the values beside 0 are many, of one sign, and farther from 0 than their middle half is wide."""
+    others = np.abs(values[(values != 0) & np.isfinite(values)])
+    if len(np.unique(others)) < MIN_ZERO_VALUES or np.unique(np.sign(values[values != 0])).size > 1:
         return False
     low, high = np.quantile(others, [0.25, 0.75])
-    code = float(values[is_code][0])
+    return bool(others.min() > ZERO_DISTANCE_IQR * (high - low))
+
+
+def _distance_iqr(values: Columns, code: float) -> float:
+    """How far a code lies outside the other values of a column, in their interquartile range; below 0 for inside."""
+    others = values[(values != code) & np.isfinite(values)]
+    if not len(others):
+        return -1.0
+    low, high = np.quantile(others, [0.25, 0.75])
     distance = max(float(others.min()) - code, code - float(others.max()))
-    return distance > SENTINEL_DISTANCE_IQR * max(float(high - low), 1e-12)
+    return distance / max(float(high - low), 1e-12)
 
 
 def constant_columns(sample: Sample) -> Finding | None:
@@ -210,16 +281,11 @@ def outliers(sample: Sample) -> Finding | None:
 
 def skew(sample: Sample) -> Finding | None:
     """Columns with a long tail."""
-    centred = sample.columns - _spread(sample.columns, np.nanmean)
-    deviation = np.sqrt(_spread(centred**2, np.nanmean))
-    # Rounding leaves a constant column with a tiny spread and a skewness of noise.
-    varies = deviation > 1e-9 * (np.abs(_spread(sample.columns, np.nanmean)) + 1e-30)
-    cubes = _spread((centred / np.where(varies, deviation, 1.0)) ** 3, np.nanmean)
-    skewness = np.where(varies, cubes, 0.0)
-    skewed = np.abs(skewness) > SKEW
+    found = np.abs(skewness(sample.columns))
+    skewed = found > SKEW
     if not skewed.any():
         return None
-    worst = sample.worst(np.abs(skewness), skewed)
+    worst = sample.worst(found, skewed)
     share = float(skewed.mean())
     return Finding(
         code="skew",
@@ -229,13 +295,53 @@ def skew(sample: Sample) -> Finding | None:
         evidence={
             "num_columns": float(np.count_nonzero(skewed)),
             "columns_frac": share,
-            "largest_skewness": float(np.abs(skewness).max()),
+            "largest_skewness": float(found.max()),
             "num_rows_examined": float(len(sample.rows)),
         },
         cause=f"{np.count_nonzero(skewed)} of {len(skewed)} columns are skewed (skewness beyond {SKEW:g}), "
         f"{worst[0]!r} most.",
         examples=worst,
         remedies=(Remedy("skew", "yeo-johnson", "Makes skewed columns symmetric; the search starts with it."),),
+    )
+
+
+def skewness(columns: Columns) -> Columns:
+    """Sample skewness of each column, 0 for one that is constant."""
+    mean = _spread(columns, np.nanmean)
+    centred = columns - mean
+    deviation = np.sqrt(_spread(centred**2, np.nanmean))
+    # Rounding leaves a constant column with a tiny spread and a skewness of noise.
+    varies = deviation > 1e-9 * (np.abs(mean) + 1e-30)
+    cubes = _spread((centred / np.where(varies, deviation, 1.0)) ** 3, np.nanmean)
+    return np.where(varies, cubes, 0.0)
+
+
+def constant_series(sample: Sample) -> Finding | None:
+    """Series that never change, in one of their channels or in all."""
+    x = sample.dataset.x[sample.rows]
+    steps = x if x.ndim > 2 else x[:, :, np.newaxis]
+    if steps.shape[1] < MIN_STEPS or not np.issubdtype(x.dtype, np.number):
+        return None
+    filled = np.where(
+        np.isnan(steps), np.nanmin(np.where(np.isnan(steps), np.inf, steps), axis=1, keepdims=True), steps
+    )
+    flat = filled.max(axis=1) == filled.min(axis=1)
+    # A channel that is constant in all of them is a finding of `constant_columns`.
+    flat &= ~flat.all(axis=0)
+    is_flat = flat.any(axis=1)
+    share = float(is_flat.mean())
+    if share < FLAT_FRAC:
+        return None
+    return Finding(
+        code="constant_series",
+        where="",
+        severity=graded(share, low=0.25, high=0.8),
+        confidence=0.8,
+        evidence={"flat_frac": share, "num_flat": float(is_flat.sum()), "num_rows_examined": float(len(sample.rows))},
+        cause=f"{int(is_flat.sum()):,} series ({share:.1%}) hold a single value from end to end"
+        f"{', in one channel at least' if steps.shape[2] > 1 else ''}: a sensor that was off?",
+        examples=sample.examples(sample.rows[is_flat]),
+        remedies=(Remedy("data", "remove these series", "What never changes tells nothing of its class."),),
     )
 
 
