@@ -18,6 +18,7 @@ from tuner.stability.adaptation import adaptation_lines
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, rank
 from tuner.store import RunFolder, write_text
+from tuner.tasks import METRIC_TITLES, TASKS
 
 __all__ = ["render", "write_report"]
 
@@ -119,7 +120,7 @@ def render(
         "parts": standings.PARTS,
         "stable": STABLE,
         "small_margin": f"{SMALL_MARGIN:g}",
-        "metric_name": summary.METRIC_NAMES[dataset.metric],
+        "metric_name": METRIC_TITLES[dataset.metric],
         "max_open": MAX_ROWS_OPEN,
         "plots": plots.sources,
     }
@@ -193,7 +194,7 @@ def _summary(
         assessed = standings.band(best) is not standings.Band.NOT_ASSESSED
         figures_of_merit = [
             (
-                summary.METRIC_NAMES[dataset.metric],
+                METRIC_TITLES[dataset.metric],
                 summary.metric_text(best, dataset),
                 f"trial {best.number}, {'' if best.is_confirmed else 'not '}confirmed",
             ),
@@ -391,7 +392,7 @@ def _results(usable: Sequence[TrialRecord], dataset: DatasetRecord) -> list[land
         if trial.stability is not None and standings.band(trial) is not standings.Band.NOT_ASSESSED
     }
     return [
-        landscape.Result(summary.METRIC_NAMES[dataset.metric], metric, *ends, ticks=(low, (low + high) / 2, high)),
+        landscape.Result(METRIC_TITLES[dataset.metric], metric, *ends, ticks=(low, (low + high) / 2, high)),
         landscape.Result("stability", stability, 0.0, 1.0, ticks=(0.0, 0.5, STABLE, 1.0)),
     ]
 
@@ -410,6 +411,8 @@ def _why_no_space(
 
 def _data(dataset: DatasetRecord) -> dict[str, Any]:
     spec, total = dataset.spec, sum(dataset.class_counts)
+    if spec.task == "multilabel":
+        total = dataset.num_train + dataset.num_validation + dataset.num_test
     counts = zip(spec.class_names, dataset.class_counts, strict=False)
     most = max(dataset.class_counts, default=0) or 1
     facts = [
@@ -435,6 +438,7 @@ def _data(dataset: DatasetRecord) -> dict[str, Any]:
             )
             for name, amount in counts
         ],
+        "noun": TASKS[spec.task].noun,
         "findings": [_finding(finding) for finding in dataset.findings],
     }
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import get_args
 
-from tuner.data.audit import classes, copies, files, images, recurrence, sounds, texts, values
+from tuner.data.audit import classes, copies, files, images, label_sets, recurrence, sounds, texts, values
 from tuner.data.audit.sample import Sample
 from tuner.records import DataSpec, Finding, Kind, Task
 
@@ -15,6 +15,7 @@ __all__ = ["CHECKS", "Check", "checks_of"]
 _ALL_KINDS: tuple[Kind, ...] = get_args(Kind)
 _ALL_TASKS: tuple[Task, ...] = get_args(Task)
 _CLASSES: tuple[Task, ...] = ("classification",)
+_LABELS: tuple[Task, ...] = ("multilabel",)
 # Kinds whose single values are measurements.
 _MEASURED: tuple[Kind, ...] = ("image", "series")
 
@@ -44,9 +45,12 @@ CHECKS = (
     Check(copies.leaking_copies),
     Check(values.missing_values, kinds=_MEASURED),
     Check(values.infinite_values, kinds=_MEASURED),
-    Check(copies.conflicting_labels, tasks=_CLASSES),
+    Check(copies.conflicting_labels, tasks=(*_CLASSES, *_LABELS)),
     Check(classes.class_imbalance, tasks=_CLASSES),
     Check(classes.few_samples, tasks=_CLASSES),
+    Check(label_sets.constant_labels, tasks=_LABELS),
+    Check(label_sets.rare_labels, tasks=_LABELS),
+    Check(label_sets.label_cardinality, tasks=_LABELS),
     Check(files.unreadable_files),
     Check(files.odd_size, kinds=("image",)),
     Check(files.odd_aspect, kinds=("image",)),
