@@ -8,6 +8,7 @@ from typing import Any
 from reports import formats, shell
 from tuner.records import DatasetRecord, Finding
 from tuner.store import write_text
+from tuner.tasks import TASKS
 
 __all__ = ["data_rows", "verdict", "write_audit"]
 
@@ -52,6 +53,8 @@ def verdict(findings: tuple[Finding, ...]) -> str:
 def data_rows(dataset: DatasetRecord) -> dict[str, Any]:
     """The data of a run as rows of tables: facts, classes, findings."""
     spec, total = dataset.spec, sum(dataset.class_counts)
+    if spec.task == "multilabel":
+        total = dataset.num_train + dataset.num_validation + dataset.num_test
     counts = zip(spec.class_names, dataset.class_counts, strict=False)
     most = max(dataset.class_counts, default=0) or 1
     facts = [
@@ -77,6 +80,7 @@ def data_rows(dataset: DatasetRecord) -> dict[str, Any]:
             )
             for name, amount in counts
         ],
+        "noun": TASKS[spec.task].noun,
         "findings": [_finding(finding) for finding in dataset.findings],
     }
 

@@ -20,6 +20,7 @@ from tuner.stability.baseline import baseline_sentence
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, rank
 from tuner.store import RunFolder, write_text
+from tuner.tasks import METRIC_TITLES
 
 __all__ = ["render", "write_report"]
 
@@ -127,7 +128,7 @@ def render(
         "parts": standings.PARTS,
         "stable": STABLE,
         "small_margin": f"{SMALL_MARGIN:g}",
-        "metric_name": summary.METRIC_NAMES[dataset.metric],
+        "metric_name": METRIC_TITLES[dataset.metric],
         "max_open": MAX_ROWS_OPEN,
         "plots": plots.sources,
     }
@@ -205,7 +206,7 @@ def _summary(
         assessed = standings.band(best) is not standings.Band.NOT_ASSESSED
         figures_of_merit = [
             (
-                summary.METRIC_NAMES[dataset.metric],
+                METRIC_TITLES[dataset.metric],
                 summary.metric_text(best, dataset),
                 f"trial {best.number}, {'' if best.is_confirmed else 'not '}confirmed",
             ),
@@ -403,7 +404,7 @@ def _results(usable: Sequence[TrialRecord], dataset: DatasetRecord) -> list[land
         if trial.stability is not None and standings.band(trial) is not standings.Band.NOT_ASSESSED
     }
     return [
-        landscape.Result(summary.METRIC_NAMES[dataset.metric], metric, *ends, ticks=(low, (low + high) / 2, high)),
+        landscape.Result(METRIC_TITLES[dataset.metric], metric, *ends, ticks=(low, (low + high) / 2, high)),
         landscape.Result("stability", stability, 0.0, 1.0, ticks=(0.0, 0.5, STABLE, 1.0)),
     ]
 

@@ -182,7 +182,8 @@ def metric_spread(trial: TrialRecord, dataset: DatasetRecord) -> tuple[float, st
     if len(values) > 1:
         return statistics.stdev(values), f"standard deviation over {len(values)} fresh seeds"
     total = sum(dataset.class_counts)
-    if dataset.metric == "loss" or not values or dataset.num_validation < 1 or not 0 <= values[0] <= 1:
+    is_share = dataset.metric in ("accuracy", "balanced_accuracy")
+    if not is_share or not values or dataset.num_validation < 1 or not 0 <= values[0] <= 1:
         return None
     variance = values[0] * (1 - values[0])
     if dataset.metric == "balanced_accuracy" and total and all(dataset.class_counts):

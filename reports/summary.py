@@ -12,9 +12,9 @@ from tuner.config import SearchConfig
 from tuner.records import DatasetRecord, Outcome, StabilityMargin, TrialRecord
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE
+from tuner.tasks import METRIC_TITLES
 
 __all__ = [
-    "METRIC_NAMES",
     "best_sentences",
     "elapsed",
     "metric_text",
@@ -24,8 +24,6 @@ __all__ = [
     "stability_meaning",
     "verdict",
 ]
-
-METRIC_NAMES = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "loss": "validation loss"}
 
 PLUS_MINUS = "\N{PLUS-MINUS SIGN}"
 
@@ -122,7 +120,7 @@ def best_sentences(ranked: Sequence[TrialRecord], dataset: DatasetRecord) -> lis
     if not ranked or band(ranked[0]) in (Band.FAILED, Band.PRUNED):
         return []
     best = ranked[0]
-    name = METRIC_NAMES[dataset.metric]
+    name = METRIC_TITLES[dataset.metric]
     which = (
         "The only finished configuration" if len(ranked) == 1 else f"The best of {len(ranked)} finished configurations"
     )

@@ -9,7 +9,7 @@ The hyperparameters, in the order they are declared (`python -m tuner spaces` pr
     num_blocks -> filters_1, kernel_1 ... filters_4, kernel_4
     batch_norm, residual
     pooling, dense_units, dropout
-    label_smoothing (classification)
+    label_smoothing (classes and labels)
 
 An arrow means: exists only while the one before it says so, so that no search spends a dimension on
 the fourth block of a network of two. The defaults together are a configuration that trains well at once.
@@ -26,11 +26,13 @@ import keras
 import keras_tuner
 
 __all__ = [
+    "HEADS",
     "ConvolutionSpace",
     "Dimension",
+    "Head",
     "batch_sizes",
-    "classification_loss",
     "head",
+    "loss",
     "optimizer",
     "regularizer",
 ]
@@ -97,7 +99,34 @@ DEFAULT_DROPOUT = 0.1
 # Source: Szegedy et al. 2016 ("Rethinking the Inception architecture"), section 7.
 LABEL_SMOOTHINGS = (0.0, 0.1)
 
-TASKS = ("classification", "regression")
+
+@dataclass(frozen=True)
+class Head:
+    """What a task ends a network with.
+
+    Attributes:
+        activation: Of the output.
+        loss: Name of the loss in Keras.
+        smoothed_loss: Class of the loss that can smooth labels, or None where there are none.
+        least_units: Fewest output units, one for each class or label.
+        metrics: That Keras shows in training.
+    """
+
+    activation: str
+    loss: str
+    smoothed_loss: Any = None
+    least_units: int = 1
+    metrics: tuple[str, ...] = ()
+
+
+HEADS = {
+    "classification": Head(
+        "softmax", "sparse_categorical_crossentropy", keras.losses.CategoricalCrossentropy, 2, ("accuracy",)
+    ),
+    # Accuracy over all labels is high for a network that always says no, so none is shown.
+    "multilabel": Head("sigmoid", "binary_crossentropy", keras.losses.BinaryCrossentropy, 2),
+    "regression": Head("linear", "mean_squared_error"),
+}
 
 
 @dataclass(frozen=True)
@@ -150,10 +179,11 @@ class ConvolutionSpace(keras_tuner.HyperModel):
 
     def _validate(self) -> None:
         self._validate_shape()
-        if self.task not in TASKS:
-            raise ValueError(f"task={self.task!r} must be one of {', '.join(TASKS)}.")
-        if self.task == "classification" and self.num_classes < 2:
-            raise ValueError(f"num_classes={self.num_classes} must be at least 2 for classification.")
+        if self.task not in HEADS:
+            raise ValueError(f"task={self.task!r} must be one of {', '.join(HEADS)}.")
+        least = HEADS[self.task].least_units
+        if least > 1 and self.num_classes < least:
+            raise ValueError(f"num_classes={self.num_classes} must be at least {least} for {self.task}.")
         if self.num_train < 1 or self.epochs < 1:
             raise ValueError(f"num_train={self.num_train} and epochs={self.epochs} must be at least 1.")
 
@@ -176,18 +206,18 @@ class ConvolutionSpace(keras_tuner.HyperModel):
         inputs = keras.Input(self.input_shape)
         x = self._blocks(hp, self.stem(hp, inputs), penalty=penalty)
         x = head(hp, x, dimension=self.dimension, penalty=penalty)
-        is_classification = self.task == "classification"
+        ending = HEADS[self.task]
         outputs = keras.layers.Dense(
-            self.num_classes if is_classification else 1,
-            activation="softmax" if is_classification else "linear",
+            self.num_classes if ending.least_units > 1 else 1,
+            activation=ending.activation,
             kernel_regularizer=penalty,
             name="output",
         )(x)
         model = keras.Model(inputs, outputs)
         model.compile(
             optimizer=chosen_optimizer,
-            loss=classification_loss(hp) if is_classification else "mean_squared_error",
-            metrics=["accuracy"] if is_classification else [],
+            loss=loss(hp, ending),
+            metrics=list(ending.metrics),
         )
         return model
 
@@ -357,16 +387,17 @@ def _penalty(hp: Any, name: str, *, bounds: tuple[float, float], default: float)
     return float(factor) if is_used else 0.0
 
 
-def classification_loss(hp: Any) -> Any:
-    """Declare label smoothing, and return the loss for class codes, or with smoothing for one-hot labels.
+def loss(hp: Any, ending: Head) -> Any:
+    """Declare label smoothing where there are labels, and return the loss; of classes, smoothed, for one-hot labels.
 
     Args:
         hp: A `keras_tuner.HyperParameters`.
+        ending: Of the task.
     """
+    if ending.smoothed_loss is None:
+        return ending.loss
     smoothing = hp.Choice("label_smoothing", list(LABEL_SMOOTHINGS), default=0.0)
-    if smoothing:
-        return keras.losses.CategoricalCrossentropy(label_smoothing=float(smoothing))
-    return "sparse_categorical_crossentropy"
+    return ending.smoothed_loss(label_smoothing=float(smoothing)) if smoothing else ending.loss
 
 
 def head(hp: Any, x: Any, *, dimension: Dimension, penalty: Any) -> Any:

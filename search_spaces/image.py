@@ -42,8 +42,8 @@ class ImageSpace(ConvolutionSpace):
 
     Args:
         input_shape: (height, width, channels) of one prepared sample.
-        task: `classification` or `regression`.
-        num_classes: Number of classes; ignored for regression.
+        task: `classification`, `multilabel` or `regression`.
+        num_classes: Number of classes, or of labels; ignored for regression.
         num_train: Samples in the training part: limits the batch size, sets the length of schedules.
         epochs: Budget of one training: sets the length of schedules.
 

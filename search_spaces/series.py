@@ -38,8 +38,8 @@ class SeriesSpace(ConvolutionSpace):
 
     Args:
         input_shape: (steps, channels) of one prepared sample; a table has its columns as steps, and one channel.
-        task: `classification` or `regression`.
-        num_classes: Number of classes; ignored for regression.
+        task: `classification`, `multilabel` or `regression`.
+        num_classes: Number of classes, or of labels; ignored for regression.
         num_train: Samples in the training part: limits the batch size, sets the length of schedules.
         epochs: Budget of one training: sets the length of schedules.
 

@@ -34,6 +34,7 @@ from tuner.search.study import Study, load_trials
 from tuner.search.worker import work
 from tuner.store import RunFolder
 
+LABELS = ("sad", "very loud", "old")
 HYPERPARAMETERS = {"num_blocks": "1", "filters_1": "8", "dense_units": "0", "batch_size": "16"}
 
 
@@ -97,6 +98,22 @@ def messages(root: Path) -> Path:
     return path
 
 
+def labelled_table(root: Path) -> Path:
+    """Numbers that say which of three labels a row has, some missing; one row lacks a label."""
+    rng = np.random.default_rng(5)
+    y = rng.random((90, 3)) < (0.5, 0.4, 0.3)
+    x = rng.normal(0, 0.3, (90, 6))
+    x[:, :3] += y
+    path = root / "labelled.csv"
+    with path.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream)
+        writer.writerow([*(f"s{column}" for column in range(6)), *LABELS])
+        for row, (values, labels) in enumerate(zip(x, y, strict=True)):
+            cells = ["" if row % 7 == column else f"{value:.3f}" for column, value in enumerate(values)]
+            writer.writerow([*cells, *("" if row == 5 else ("no", "yes")[int(label)] for label in labels)])
+    return path
+
+
 def sounds(root: Path) -> Path:
     """High and low tones of several lengths, with silence before them."""
     rng = np.random.default_rng(4)
@@ -116,6 +133,7 @@ FORMS = {
     "npz": archive,
     "text": messages,
     "sound": sounds,
+    "labels": labelled_table,
 }
 FIXED = {"text": {"balance": "oversample", "filters_1": "32"}}
 
@@ -125,7 +143,7 @@ def run(request, tmp_path_factory):
     """A finished run of one trial on data of one form, trained in this process."""
     root = tmp_path_factory.mktemp(request.param)
     source = FORMS[request.param](root)
-    target = {"regression": "price", "table": "label"}.get(request.param)
+    target = {"regression": "price", "table": "label", "labels": ",".join(LABELS)}.get(request.param)
     config = SearchConfig(
         data=str(source),
         target=target,
@@ -176,7 +194,8 @@ def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
     assert config.hyperparameters == trial.hyperparameters
     assert (config.guard, config.ends_early) == (False, True)
     assert config.validation["val_loss"] == pytest.approx(trial.seed_runs[0].metrics["val_loss"])
-    assert ("rmse" if config.data.task == "regression" else "accuracy") in config.test
+    figure = {"regression": "rmse", "classification": "accuracy", "multilabel": "mean_average_precision"}
+    assert figure[config.data.task] in config.test
     card = (bundle / "README.md").read_text(encoding="utf-8")
     assert "**Not confirmed**" in card
     assert f"{config.stability:.3f}" in card
@@ -205,6 +224,12 @@ def test_predictions_equal_those_of_the_trained_model_on_the_prepared_data(run, 
         return
     columns = [f"p_{name}" for name in config.data.class_names]
     np.testing.assert_allclose([[float(row[name]) for name in columns] for row in found], trained, atol=1e-6)
+    if config.data.task == "multilabel":
+        names = config.data.class_names
+        assert names == LABELS
+        said = ["; ".join(name for name, value in zip(names, row, strict=True) if value > 0.5) for row in trained]
+        assert [row["prediction"] for row in found] == said
+        return
     answers = [config.data.class_names[code] for code in trained.argmax(axis=1)]
     assert [row["prediction"] for row in found] == answers
 
@@ -266,7 +291,27 @@ def workbook(root: Path) -> SearchConfig:
     return SearchConfig(data=str(root / "book.xlsx"), na="7")
 
 
-@pytest.mark.parametrize("make", [messy_table, quoted_messages, workbook])
+def listed_labels(root: Path) -> SearchConfig:
+    """Texts with lists of labels, some empty, and a test file of its own."""
+    lists = ["sad; loud", "", "old;loud", "sad", "loud; old; sad"]
+    for name, start, end in (("posts", 0, 60), ("later", 60, 75)):
+        lines = [f"words number {row} {'x' * (row % 11)}\t{lists[row % 5]}" for row in range(start, end)]
+        (root / f"{name}.tsv").write_text("\n".join(["post\ttags", *lines]) + "\n")
+    return SearchConfig(data=str(root / "posts.tsv"), target="tags", test=str(root / "later.tsv"))
+
+
+def label_rows(root: Path) -> SearchConfig:
+    """Rows of 0 and 1 with names, some incomplete, and a test part."""
+    rng = np.random.default_rng(6)
+    y = (rng.random((60, 3)) < 0.4).astype(float)
+    y[[4, 50], 1] = np.nan
+    x = rng.normal(size=(60, 5))
+    arrays = {"x_train": x[:48], "y_train": y[:48], "x_test": x[48:], "y_test": y[48:]}
+    np.savez(root / "rows.npz", **arrays, class_names=LABELS)
+    return SearchConfig(data=str(root / "rows.npz"))
+
+
+@pytest.mark.parametrize("make", [messy_table, quoted_messages, workbook, listed_labels, label_rows])
 def test_script_reads_tables_as_users_have_them(make, tmp_path):
     check_script(make(tmp_path), tmp_path)
 

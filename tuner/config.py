@@ -16,6 +16,7 @@ import pydantic
 import ruamel.yaml
 
 from tuner.errors import ConfigError, did_you_mean
+from tuner.records import MetricName
 
 __all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "dump_yaml", "load_file", "load_resolved", "resolve"]
 
@@ -44,9 +45,15 @@ class SearchConfig(pydantic.BaseModel):
     kind: Literal["auto", "image", "series", "text", "audio"] = pydantic.Field(
         "auto", description="Kind of data; guessed and said by default."
     )
-    target: str | None = pydantic.Field(None, description="Target column of a table; guessed and said by default.")
-    task: Literal["auto", "classification", "regression"] = pydantic.Field(
+    target: str | None = pydantic.Field(
+        None, description="Target column of a table, or A,B for several labels; guessed and said by default."
+    )
+    task: Literal["auto", "classification", "multilabel", "regression"] = pydantic.Field(
         "auto", description="What to learn; guessed from the target and said by default."
+    )
+    label_sep: str | None = pydantic.Field(
+        None,
+        description="Separator of a column that holds several labels: one character, tab, or space. Found by default.",
     )
     image_size: int | None = pydantic.Field(
         None,
@@ -122,9 +129,10 @@ class SearchConfig(pydantic.BaseModel):
         gt=0,
         description="Stop after this time: 90s, 30m, 2h. The running trial is put back, and the same command goes on.",
     )
-    metric: Literal["auto", "accuracy", "balanced_accuracy", "loss"] = pydantic.Field(
+    metric: Literal["auto", MetricName] = pydantic.Field(
         "auto",
-        description="What to judge by: accuracy, balanced_accuracy (default from 3:1 unequal classes on) or loss.",
+        description="What to judge by: accuracy, balanced_accuracy (default from 3:1 unequal classes on); of several "
+        "labels mean_average_precision (default) or macro_f1; or loss.",
     )
     objective: Literal["stable", "constrained", "val_loss", "val_accuracy"] = pydantic.Field(
         "stable",

@@ -23,7 +23,7 @@ from sklearn.pipeline import FeatureUnion, Pipeline
 import tuner
 from tuner.bundle import Bundle, BundleConfig, write_config, write_manifest
 from tuner.config import SearchConfig
-from tuner.data import archives, audio, cache, frames, pipelines, split, transformers
+from tuner.data import archives, audio, cache, frames, label_sets, pipelines, split, transformers
 from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
@@ -34,6 +34,7 @@ from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
 from tuner.stability.ranking import best_trial, median_seed_run
 from tuner.store import RunFolder, read_json, storage_errors, write_json, write_text
+from tuner.tasks import TASKS
 from tuner.training import seedrun
 from tuner.training.losses import wants_one_hot
 from tuner.training.seedrun import Training
@@ -346,6 +347,7 @@ def _rendered(
     unfitted = pipelines.build(config.data, {name: str(value) for name, value in config.hyperparameters.items()})
     values = {
         "config": config,
+        "task": TASKS[config.data.task],
         "pipeline": _constructor_text(unfitted),
         "imports": _script_imports(unfitted, config.data),
         "split": split,
@@ -355,6 +357,8 @@ def _rendered(
         "is_series": config.data.form in ("long_table", "recording", "sequence_folder"),
         "is_table": config.data.form in ("table", "text_table"),
         "read_csv": frames.csv_options(config.data.reading),
+        "has_label_lists": "label_sep" in config.data.reading,
+        "label_separator": label_sets.separator_of(config.data.reading.get("label_sep", "")),
         "parts": {part: path for part in ("validation", "test") if (path := _part_folder(config.data, part))},
         "train_part": config.data.reading.get("train_part"),
         "batch_size": config.hyperparameters.get("batch_size", 32),

@@ -15,8 +15,9 @@ from tuner.bundle import check_bundle, read_config
 from tuner.data import pipelines, sources
 from tuner.data.cache import Part
 from tuner.errors import BundleError
+from tuner.records import DataSpec
 from tuner.store import atomic_open
-from tuner.training.losses import ends_with_logits, is_classifier
+from tuner.training.losses import BINARY_LOSSES, ends_with_logits, is_classifier, loss_name
 
 __all__ = ["evaluate", "load_model", "outputs", "predict_file"]
 
@@ -24,6 +25,10 @@ __all__ = ["evaluate", "load_model", "outputs", "predict_file"]
 BATCH_ROWS = 512
 # Smallest probability in a log loss: one wrong, certain answer must not decide it alone. Source: Keras's epsilon.
 MIN_PROBABILITY = 1e-7
+# A label is predicted above this probability. Source: convention; what the cross-entropy is trained for.
+LABEL_THRESHOLD = 0.5
+# Between the labels that are predicted for one sample.
+LABEL_JOINT = "; "
 
 
 def load_model(file: Path) -> Any:
@@ -49,13 +54,14 @@ def outputs(model: Any, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         x: Prepared samples; shape (rows, ...).
 
     Returns:
-        Shape (rows, classes), or (rows, 1) for regression.
+        Shape (rows, classes or labels), or (rows, 1) for regression.
     """
     raw = np.asarray(model.predict(x, batch_size=BATCH_ROWS, verbose=0), dtype=np.float64).reshape(len(x), -1)
     if not is_classifier(model):
         return raw
     if ends_with_logits(model):
-        raw = special.expit(raw) if raw.shape[1] == 1 else special.softmax(raw, axis=1)
+        is_binary = raw.shape[1] == 1 or loss_name(model) in BINARY_LOSSES
+        raw = special.expit(raw) if is_binary else special.softmax(raw, axis=1)
     return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw
 
 
@@ -66,11 +72,13 @@ def evaluate(model: Any, part: Part, *, target_scaler: Any | None) -> dict[str, 
         model: Trained.
         part: Prepared samples and labels.
         target_scaler: Undoes the scaling of a regression target, so that errors are in the user's unit; None means
-            classification.
+            classes or labels.
     """
     predicted = outputs(model, part.x)
     if target_scaler is not None:
         return _regression_metrics(*(target_scaler.inverse_transform(v.reshape(-1, 1)) for v in (part.y, predicted)))
+    if part.y.ndim == 2:
+        return _label_metrics(np.asarray(part.y), predicted)
     answers = predicted.argmax(axis=1)
     recalls = [float(np.mean(answers[part.y == code] == code)) for code in np.unique(part.y)]
     given_to_truth = predicted[np.arange(len(part.y)), part.y]
@@ -79,6 +87,24 @@ def evaluate(model: Any, part: Part, *, target_scaler: Any | None) -> dict[str, 
         "balanced_accuracy": float(np.mean(recalls)),
         "log_loss": float(-np.mean(np.log(np.maximum(given_to_truth, MIN_PROBABILITY)))),
     }
+
+
+def _label_metrics(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> dict[str, float]:
+    """Of several labels; means over those that occur in the part."""
+    from sklearn.metrics import average_precision_score, f1_score
+
+    occurring = truth.any(axis=0)
+    bounded = np.clip(predicted, MIN_PROBABILITY, 1 - MIN_PROBABILITY)
+    cross_entropy = -np.mean(truth * np.log(bounded) + (1 - truth) * np.log1p(-bounded))
+    figures = {"log_loss": float(cross_entropy)}
+    if occurring.any():
+        truth, answers = truth[:, occurring], predicted[:, occurring] > LABEL_THRESHOLD
+        figures = {
+            "mean_average_precision": float(average_precision_score(truth, predicted[:, occurring])),
+            "macro_f1": float(f1_score(truth, answers, average="macro", zero_division=0.0)),
+            "micro_f1": float(f1_score(truth, answers, average="micro", zero_division=0.0)),
+        } | figures
+    return figures
 
 
 def _regression_metrics(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) -> dict[str, float]:
@@ -97,7 +123,8 @@ def predict_file(bundle_root: Path, data: str, output: Path) -> int:
     Args:
         bundle_root: The bundle.
         data: Samples in the form of the training data; labels may be there and are ignored.
-        output: CSV: `row`, `prediction`, and for classes one probability column each.
+        output: CSV: `row`, `prediction`, and for classes and labels one probability column each. Of several labels
+            those above 0.5 are predicted, with "; " between them.
 
     Returns:
         Number of rows.
@@ -116,8 +143,18 @@ def predict_file(bundle_root: Path, data: str, output: Path) -> int:
         scaler = pipelines.load(bundle.target_scaler_file)
         columns = {"row": rows, "prediction": scaler.inverse_transform(predicted).ravel()}
     else:
-        columns = {"row": rows, "prediction": np.asarray(spec.class_names)[predicted.argmax(axis=1)]}
+        columns = {"row": rows, "prediction": _named(predicted, spec)}
         columns |= {f"p_{name}": predicted[:, code] for code, name in enumerate(spec.class_names)}
     with atomic_open(output) as stream:
         pd.DataFrame(columns).to_csv(stream, index=False)
     return len(rows)
+
+
+def _named(predicted: npt.NDArray[Any], spec: DataSpec) -> list[str]:
+    """The most probable class of each row, or all labels above `LABEL_THRESHOLD`."""
+    if spec.task == "classification":
+        return [spec.class_names[code] for code in predicted.argmax(axis=1)]
+    return [
+        LABEL_JOINT.join(name for name, value in zip(spec.class_names, row, strict=True) if value > LABEL_THRESHOLD)
+        for row in predicted
+    ]

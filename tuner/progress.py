@@ -44,6 +44,7 @@ from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
 from tuner.stability.remedies import told
 from tuner.store import storage_errors
+from tuner.tasks import METRIC_TITLES, TASKS
 
 if TYPE_CHECKING:
     from tuner.data.cache import Estimate
@@ -314,11 +315,8 @@ def metric_text(trial: TrialRecord) -> str:
 
 def _metrics_text(trial: TrialRecord) -> str:
     runs = [run for run in trial.judged_runs if not run.outcome.is_failed]
-    known = (
-        ("val_balanced_accuracy", "balanced accuracy", ".3f"),
-        ("val_accuracy", "accuracy", ".3f"),
-        ("val_loss", "validation loss", ".4g"),
-    )
+    known = [(f"val_{name}", METRIC_TITLES[name], ".3f") for task in TASKS.values() for name in task.metrics]
+    known.append(("val_loss", METRIC_TITLES["loss"], ".4g"))
     parts = [
         f"{label} {_spread_text([run.metrics[name] for run in runs], digits)}"
         for name, label, digits in known
@@ -370,7 +368,7 @@ def describe_data(dataset: DatasetRecord) -> list[str]:
     """The data of a run in a few lines."""
     spec = dataset.spec
     shape = " x ".join(map(str, spec.input_shape))
-    what = f"{spec.num_classes} classes" if spec.num_classes else "regression"
+    what = f"{spec.num_classes} {TASKS[spec.task].noun}" if spec.num_classes else "regression"
     lines = [
         f"{dataset.source}: {spec.kind} data, {shape}{', ' if shape else ''}{what}; "
         f"{dataset.num_train:,} rows to train, {dataset.num_validation:,} to validate, "
@@ -425,12 +423,8 @@ def _decision_lines(dataset: DatasetRecord) -> list[str]:
     if dataset.proposed:
         starts = ", ".join(f"{name}={value}" for name, value in dataset.proposed.items())
         lines.append(f"the search starts from {starts}, as these data suggest")
-    judged = {
-        "loss": "validation loss",
-        "accuracy": "accuracy",
-        "balanced_accuracy": "balanced accuracy (classes are unequal)",
-    }
-    return [*lines, f"judged by {judged[dataset.metric]}; a constant answer has error {dataset.chance_error:.3f}"]
+    judged = METRIC_TITLES[dataset.metric] + (" (classes are unequal)" if dataset.metric == "balanced_accuracy" else "")
+    return [*lines, f"judged by {judged}; a constant answer has error {dataset.chance_error:.3f}"]
 
 
 def preparation_line(cost: Estimate) -> str:

@@ -28,6 +28,7 @@ __all__ = [
     "Form",
     "HyperparameterValue",
     "Kind",
+    "MetricName",
     "Narrowing",
     "Outcome",
     "RateRange",
@@ -45,7 +46,8 @@ __all__ = [
 FloatArray = npt.NDArray[np.floating[Any]]
 HyperparameterValue = bool | int | float | str | None
 Kind = Literal["image", "series", "text", "audio"]
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "multilabel", "regression"]
+MetricName = Literal["accuracy", "balanced_accuracy", "mean_average_precision", "macro_f1", "loss"]
 Form = Literal[
     "digits",
     "npz",
@@ -156,15 +158,16 @@ class DataSpec:
         form: Which reader.
         kind: Which family of network.
         task: What is learned.
-        target: Target column of a table; None elsewhere.
+        target: Target column of a table, or several as A,B; None elsewhere.
         feature_names: Columns of a table, in order; empty elsewhere.
-        class_names: Label of each class code; empty for regression.
+        class_names: Label of each class code, or of each column of several labels; empty for regression.
         input_shape: Shape of one raw sample: (height, width, channels) for images, (steps,) for a table and for
             recorded sound, (steps, channels) for series, () for text.
         sample_rate_hz: Of sound, after it was read; None elsewhere.
         is_padded: Whether samples shorter than `input_shape` end in NaN in all channels.
         reading: Options by which the file was read, as the user would give them: `sep`, `decimal`, `na`, `encoding`,
-            `series_id`, `time`, `window`, `stride`, `group`; only those that are needed to read other files the same.
+            `series_id`, `time`, `window`, `stride`, `group`, `label_sep`; only those that are needed to read
+            other files the same.
     """
 
     form: Form
@@ -180,7 +183,7 @@ class DataSpec:
 
     @property
     def num_classes(self) -> int:
-        """Number of classes; 0 for regression."""
+        """Number of classes, or of labels; 0 for regression."""
         return len(self.class_names)
 
 
@@ -192,11 +195,12 @@ class DatasetRecord:
         source: Path or name that the user gave.
         fingerprint: sha256 over the values, labels and split; other data has another one.
         num_train, num_validation, num_test: Rows of each part.
-        class_counts: Rows per class over all parts; empty for regression.
+        class_counts: Rows per class, or with each label, over all parts; empty for regression.
         num_features_missing: Features (or channels) with missing values.
-        chance_loss: L0: label entropy of the training part in nats; for regression the variance of its target.
+        chance_loss: L0: label entropy of the training part in nats, of several labels its mean; for regression the
+            variance of its target.
         chance_error: Error of the best constant answer under the study's metric; for regression the chance loss.
-        metric: `accuracy`, `balanced_accuracy` or `loss`.
+        metric: A key of `tuner.tasks.METRIC_TITLES`.
         notes: Decisions taken on the way that the user should know.
         proposed: Defaults of the preprocessing that these data ask for, by name.
     """
@@ -211,7 +215,7 @@ class DatasetRecord:
     num_features_missing: int
     chance_loss: float
     chance_error: float
-    metric: Literal["accuracy", "balanced_accuracy", "loss"]
+    metric: MetricName
     notes: tuple[str, ...] = ()
     findings: tuple[Finding, ...] = ()
     proposed: dict[str, str] = field(default_factory=dict)

@@ -99,3 +99,11 @@ def test_codes_without_name_are_refused(values, strange):
 def test_missing_targets():
     assert labels.is_missing(np.array([1.0, np.nan, np.inf])).tolist() == [False, True, True]
     assert labels.is_missing(np.array(["a"])).tolist() == [False]
+
+
+def test_several_values_for_one_sample_are_refused():
+    with pytest.raises(DataError, match=r"has shape \(2, 2\); one class or number for each sample was expected"):
+        encode([[0, 1], [1, 0]])
+    with pytest.raises(DataError, match="holds one value for each sample, and --task multilabel needs several"):
+        encode([0, 1], task="multilabel")
+    assert labels.is_missing(np.array([[1.0, np.nan], [0, 1]])).tolist() == [True, False]

@@ -257,7 +257,7 @@ def test_data_that_cannot_be_read_leaves_no_folder(tmp_path: Path) -> None:
 def test_accuracy_of_a_regression_is_refused(table: Path, changes: dict[str, str]) -> None:
     regression = {"target": "c0", "task": "regression", "data": str(table)}
     table.write_text("\n".join(line.rpartition(",")[0] for line in table.read_text().splitlines()))
-    with pytest.raises(ConfigError, match=r"Accuracy needs classes.*--metric loss --objective stable"):
+    with pytest.raises(ConfigError, match=r"does not fit numbers \(task regression\)\. Use --metric loss"):
         read_data(resolve(regression | changes, None))
     record = read_data(resolve(regression, None)).record
     assert (record.metric, record.chance_loss, record.chance_error) == ("loss", 1.0, 1.0)
@@ -389,3 +389,17 @@ def test_the_command_and_the_state_of_the_repository_are_kept(tmp_path: Path, mo
     found = folder.load_environment()
     assert re.fullmatch(r"[0-9a-f]{40}", found["git"])
     assert found["python"] == "3.11"
+
+
+def test_several_labels_have_their_own_metrics(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    y = generator.random((100, 3)) < (0.5, 0.3, 0.2)
+    np.savez(tmp_path / "labels.npz", x=generator.normal(size=(100, 4)), y=y)
+    options = {"data": str(tmp_path / "labels.npz")}
+    record = read_data(resolve(options, None)).record
+    assert (record.metric, record.class_counts) == ("mean_average_precision", tuple(y.sum(axis=0).tolist()))
+    assert read_data(resolve(options | {"metric": "macro_f1"}, None)).record.metric == "macro_f1"
+    with pytest.raises(ConfigError, match=r"--metric accuracy does not fit several labels \(task multilabel\)"):
+        read_data(resolve(options | {"metric": "accuracy"}, None))
+    with pytest.raises(ConfigError, match=r"--objective val_accuracy does not fit.*or loss --objective stable"):
+        read_data(resolve(options | {"objective": "val_accuracy"}, None))

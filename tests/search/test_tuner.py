@@ -11,6 +11,7 @@ from tuner.records import Outcome
 from tuner.search.study import load_trials
 from tuner.search.tuner import MAX_FAILURES_IN_A_ROW, NUM_KEPT_MODELS, StabilityTuner
 from tuner.stability.ranking import best_trial
+from tuner.training.seedrun import TrainingData
 
 ORACLES = {
     "ours": None,
@@ -207,3 +208,18 @@ def test_labels_say_whether_it_is_classification(y, num_classes, digits, tmp_pat
     found = tuner.judgement(data)
     assert found.num_classes == num_classes
     assert found.chance_loss > 0
+
+
+def test_rows_of_several_labels_are_judged_as_such(tmp_path):
+    y = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1], [0, 0, 0]] * 5)
+    data = TrainingData(np.zeros((20, 2)), y, np.zeros((4, 2)), y[:4])
+    tuner = StabilityTuner(build, directory=tmp_path, project_name="labels")
+    judgement = tuner.judgement(data)
+    assert (judgement.metric, judgement.num_classes, judgement.is_multilabel) == ("mean_average_precision", 3, True)
+    assert judgement.chance_error == pytest.approx(1 - (0.5 + 0.25 + 0.25) / 3)
+    one_hot = TrainingData(data.x, np.eye(3)[np.arange(20) % 3], data.x_validation, np.eye(3)[:1])
+    assert not tuner.judgement(one_hot).is_multilabel
+    for options in ({"metric": "accuracy"}, {"objective": "val_accuracy"}):
+        tuner = StabilityTuner(build, directory=tmp_path, project_name="accuracy", **options)
+        with pytest.raises(ConfigError, match="Accuracy does not fit rows of several labels"):
+            tuner.judgement(data)

@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from search_spaces import SPACES
+from search_spaces.series import SeriesSpace
 
 # Sides from a single point to more than the large size of each kind.
 SHAPES = {
@@ -182,7 +183,7 @@ def test_fit_takes_the_batch_size_of_the_configuration(name: str) -> None:
     [
         ({"shape": (8,)}, "must be 3 positive numbers"),
         ({"shape": (8, 0, 1)}, "must be 3 positive numbers"),
-        ({"task": "ranking"}, "task='ranking' must be one of classification, regression"),
+        ({"task": "ranking"}, "task='ranking' must be one of classification, multilabel, regression"),
         ({"num_classes": 1}, "num_classes=1 must be at least 2"),
         ({"num_train": 0}, "num_train=0 and epochs=5 must be at least 1"),
         ({"epochs": 0}, "epochs=0 must be at least 1"),
@@ -228,3 +229,18 @@ def test_series_defaults_learn_real_heartbeats(shared_data: Path) -> None:
     codes = np.unique(table[:, 0], return_inverse=True)[1]
     x, _, y, _ = train_test_split(table[:, 1:, None], codes, train_size=2000, stratify=codes, random_state=0)
     assert trained_accuracy("series", x, y, epochs=6) >= 0.92
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_several_labels_have_a_sigmoid_each(smoothing):
+    space = SeriesSpace((20, 1), task="multilabel", num_classes=5, num_train=200, epochs=2)
+    hp = keras_tuner.HyperParameters()
+    hp.Fixed("label_smoothing", smoothing)
+    model = space.build(hp)
+    assert model.layers[-1].activation.__name__ == "sigmoid"
+    assert model.output_shape == (None, 5)
+    loss = keras.losses.get(model.loss)
+    assert getattr(loss, "name", "binary_crossentropy") == "binary_crossentropy"
+    assert getattr(loss, "label_smoothing", 0.0) == smoothing
+    with pytest.raises(ValueError, match="num_classes=1 must be at least 2 for multilabel"):
+        SeriesSpace((20, 1), task="multilabel", num_classes=1, num_train=200, epochs=2)

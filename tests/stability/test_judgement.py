@@ -216,3 +216,27 @@ def test_the_chance_of_what_is_minimised_counts_rows_as_the_training_does() -> N
     assert judgement.minimised_chance(np.eye(2), None) == 0.25
     regression = Judgement("loss", 3.0, 3.0, num_validation=10, num_classes=0)
     assert regression.minimised_chance(np.array([1.5, 2.5]), None) == 3.0
+
+
+# Three labels, on a half, a quarter and none of the rows.
+LABEL_SETS = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [0, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("metric", "error"),
+    [
+        ("mean_average_precision", 1 - (0.5 + 0.25) / 2),
+        # Always yes: precision is the share, recall 1.
+        ("macro_f1", 1 - (2 * 0.5 / 1.5 + 2 * 0.25 / 1.25) / 2),
+        ("loss", (math.log(2) + 0.25 * math.log(4) + 0.75 * math.log(4 / 3)) / 3),
+    ],
+)
+def test_chance_levels_of_several_labels(metric, error):
+    loss, found = chance_levels(LABEL_SETS, num_classes=3, metric=metric)
+    # Mean over all labels, as the loss takes it; the one that no row has has no entropy.
+    assert loss == pytest.approx((math.log(2) + 0.25 * math.log(4) + 0.75 * math.log(4 / 3)) / 3)
+    assert found == pytest.approx(error)
+
+
+def test_several_labels_are_judged_by_average_precision():
+    assert choose_metric([5, 2, 0], is_multilabel=True) == "mean_average_precision"

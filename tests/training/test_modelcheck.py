@@ -326,3 +326,29 @@ def test_nothing_of_the_model_is_changed():
     check_model(model, num_classes=3, num_train=10, input_mean=0.0, input_std=1.0)
     assert model.get_config() == config
     assert all(np.array_equal(*pair) for pair in zip(weights, model.get_weights(), strict=True))
+
+
+def labels_model(activation, loss, units=4):
+    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(units, activation=activation)])
+    model.compile(loss=loss)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("activation", "loss", "units", "expected"),
+    [
+        ("sigmoid", "binary_crossentropy", 4, []),
+        (None, keras.losses.BinaryCrossentropy(from_logits=True), 4, []),
+        ("sigmoid", keras.losses.BinaryCrossentropy(label_smoothing=0.1), 4, []),
+        ("softmax", "binary_crossentropy", 4, ["activation_loss_mismatch"]),
+        ("softmax", "categorical_crossentropy", 4, ["activation_loss_mismatch"]),
+        ("sigmoid", "binary_crossentropy", 3, ["wrong_output_units"]),
+    ],
+)
+def test_several_labels_need_one_sigmoid_each(activation, loss, units, expected):
+    found = check_model(labels_model(activation, loss, units), num_classes=4, is_multilabel=True)
+    assert [finding.code for finding in found] == expected
+
+
+def test_softmax_over_classes_is_no_fault_of_one_label_each():
+    assert not check_model(labels_model("softmax", "categorical_crossentropy"), num_classes=4)

@@ -1,6 +1,7 @@
 """Reader of NumPy arrays: `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` as Keras ships them (`x_val` too).
 
-Whole numbers in `y` are class codes, one-hot rows too; `class_names` names them. Without `--kind` the shape of `x`
+Whole numbers in `y` are class codes, one-hot rows too; other rows of 0 and 1 are several labels. `class_names` names
+them. Without `--kind` the shape of `x`
 decides, first rule that fits:
 
 - (n, height, width, channels): images.
@@ -19,11 +20,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import labels, roles
+from tuner.data import label_sets, labels, roles
 from tuner.data.archives import ARRAY_SUFFIXES, load, load_samples
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError, did_you_mean
+from tuner.errors import DataError, did_you_mean, first_of
 from tuner.records import DataSpec, Kind
 
 __all__ = ["ARRAY_SUFFIXES", "assemble", "read", "read_features", "read_labelled"]
@@ -61,13 +62,13 @@ def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str, gro
         archive: `x` and `y`, or `x_train`, `y_train` and those of test or validation; and maybe `class_names`.
         path: Names them in messages.
         kind: `auto`, `image` or `series`.
-        task: `auto`, `classification` or `regression`.
+        task: `auto`, `classification`, `multilabel` or `regression`.
         group: Name of an array that says what must stay together.
 
     Raises:
         DataError: The keys, shapes or values are not usable.
     """
-    parts = _pairs(archive, path)
+    parts = _pairs(archive, path, task)
     _check_pairs(parts, path)
     notes = [f"Ignored in {path.name!r}: {', '.join(sorted(extra))}."] if (extra := _extra(archive) - {group}) else []
     x = np.concatenate([samples for _, samples, _ in parts]) if len(parts) > 1 else parts[0][1]
@@ -82,8 +83,8 @@ def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str, gro
         groups = None if groups is None else groups[~missing[: len(groups)]]
         x, y, part_of = x[~missing], y[~missing], part_of[~missing]
         row_names = [name for name, is_gone in zip(row_names, missing.tolist(), strict=True) if not is_gone]
-    encoded = labels.encode(
-        y, task=task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=_class_names(archive)
+    encoded = _encoded(
+        y, task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=_class_names(archive)
     )
     x, found_kind, kind_notes = _samples(x, kind=kind, path=path)
     reading = {"group": group} if group else {}
@@ -169,12 +170,19 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     if name is None:
         raise DataError(f"{path.name!r} has the keys {_keys(archive)}; a part needs x and y. Add the one that misses.")
     x = _fitting(archive[name.replace("y", "x")], name.replace("y", "x"), path, spec)
-    y = _targets(archive[name], name, path)
+    is_sets = spec.task == "multilabel"
+    y = _targets(archive[name], name, path, is_sets=is_sets)
     _check_pairs([(name.replace("y", "x"), x, y)], path)
     present = ~labels.is_missing(y)
     if not present.any():
         raise DataError(f"{name} of {path.name!r} has no target that is a number. Fill them in.")
-    codes = labels.encode_like(y[present], spec, where=f"{name} of {path.name!r}", names=_class_names(archive))
+    where, names = f"{name} of {path.name!r}", _class_names(archive)
+    if is_sets:
+        codes = _sets_like(
+            label_sets.from_rows(y[present], where=where, names=names), spec, where, is_named=bool(names)
+        )
+    else:
+        codes = labels.encode_like(y[present], spec, where=where, names=names)
     return x[present], codes, tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
 
 
@@ -191,7 +199,33 @@ def _extra(archive: dict[str, Array]) -> set[str]:
     return set(archive) - used - {"class_names"}
 
 
-def _pairs(archive: dict[str, Array], path: Path) -> list[tuple[str, Array, Array]]:
+def _encoded(y: Array, task: str, *, where: str, names: tuple[str, ...]) -> labels.Labels:
+    """One class or number for each sample, or several labels."""
+    if y.ndim == 1:
+        return labels.encode(y, task=task, where=where, names=names)
+    found = label_sets.from_rows(y, where=where, names=names)
+    if task != "auto":
+        return found
+    note = (
+        f"Task: multilabel, because {where} holds 0 and 1 in {y.shape[1]} columns, {found.y.sum(axis=1).mean():.1f} "
+        "times 1 in a row on average. For classes, save one code for each sample."
+    )
+    return dataclasses.replace(found, notes=(note,))
+
+
+def _sets_like(found: labels.Labels, spec: DataSpec, where: str, *, is_named: bool) -> Array:
+    """Rows of several labels with the columns in the order of the training data."""
+    if is_named and set(found.class_names) == set(spec.class_names):
+        return found.y[:, [found.class_names.index(name) for name in spec.class_names]]
+    if is_named or found.y.shape[1] != spec.num_classes:
+        raise DataError(
+            f"{where} has the labels {first_of(found.class_names)}; those of the training data were expected: "
+            f"{first_of(spec.class_names)}. Save the same columns, with class_names."
+        )
+    return found.y
+
+
+def _pairs(archive: dict[str, Array], path: Path, task: str) -> list[tuple[str, Array, Array]]:
     """The (name, samples, targets) of the file: one pair, or the training pair and those of other parts."""
     first, *others = _PAIRS[:1] if "x" in archive or "y" in archive else _PAIRS[1:]
     wanted = [first, *(pair for pair in others if set(pair) & set(archive))]
@@ -202,13 +236,27 @@ def _pairs(archive: dict[str, Array], path: Path) -> list[tuple[str, Array, Arra
             f"{path.name!r} has no {' and no '.join(map(repr, missing))}. Its keys: {_keys(archive)}; expected: "
             f"{_EXPECTED}.{hints} Write it with np.savez_compressed(file, x=..., y=...)."
         )
-    return [(x, archive[x], _targets(archive[y], y, path)) for x, y in wanted]
+    # By all of them together: a few test rows may happen to have one label each.
+    is_sets = _are_sets([archive[y] for _, y in wanted], task)
+    return [(x, archive[x], _targets(archive[y], y, path, is_sets=is_sets)) for x, y in wanted]
 
 
-def _targets(y: Array, name: str, path: Path) -> Array:
-    """One target a sample: columns of one are flattened, one-hot rows become codes."""
+def _are_sets(targets: list[Array], task: str) -> bool:
+    """Whether targets are rows of several labels."""
+    if task != "auto":
+        return task == "multilabel"
+    if any(y.ndim != 2 or y.dtype.kind not in "biuf" or y.shape[1] != targets[0].shape[1] for y in targets):
+        return False
+    y = np.concatenate(targets)
+    return label_sets.is_label_sets(y[~labels.is_missing(y)])
+
+
+def _targets(y: Array, name: str, path: Path, *, is_sets: bool) -> Array:
+    """One target a sample: columns of one are flattened, one-hot rows become codes; or rows of several labels."""
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
+    if is_sets and y.ndim == 2 and y.dtype.kind in "biuf":
+        return y
     if y.ndim == 2 and y.dtype.kind in "biuf":
         is_one_hot = bool(np.all((y == 0) | (y == 1)) and np.all(y.sum(axis=1) == 1))
         if is_one_hot:
@@ -216,7 +264,8 @@ def _targets(y: Array, name: str, path: Path) -> Array:
     if y.ndim != 1 or y.dtype.kind not in "biufUS":
         raise DataError(
             f"{name} of {path.name!r} has shape {y.shape} and type {y.dtype}; one class or number a sample, shape "
-            "(samples,), or one-hot rows were expected. Several targets at once are not supported."
+            "(samples,), one-hot rows, or rows of 0 and 1 for several labels were expected. Several numbers at once "
+            "are not supported."
         )
     return y
 

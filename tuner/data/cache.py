@@ -77,7 +77,8 @@ class Part:
 
     Attributes:
         x: float32 with a channel axis; of text int32 numbers of tokens.
-        y: int64 class codes; for regression the scaled target in float32 (`Prepared.target_scaler` undoes it).
+        y: int64 class codes; 0 and 1 of several labels in float32; for regression the scaled target in float32
+            (`Prepared.target_scaler` undoes it).
     """
 
     x: Array
@@ -406,9 +407,9 @@ def _transform_to_file(path: Path, pipeline: Any, pieces: Iterator[Array], *, nu
 
 
 def scaled_target(y: Array, target_scaler: Any | None) -> Array:
-    """Return targets as the network sees them: class codes as they are, values scaled to float32."""
+    """Return targets as the network sees them: class codes as they are, labels and scaled values as float32."""
     if target_scaler is None:
-        return y
+        return y.astype(np.float32) if y.ndim == 2 else y
     scaled: Array = target_scaler.transform(y.reshape(-1, 1)).ravel().astype(np.float32)
     return scaled
 

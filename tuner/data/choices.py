@@ -16,6 +16,7 @@ from tuner.data.transformers.sound import num_frames
 from tuner.data.transformers.text import MIN_COUNT, pieces_of
 from tuner.errors import ConfigError, did_you_mean
 from tuner.records import DataSpec, Finding
+from tuner.tasks import TASKS
 
 __all__ = ["Choice", "completed", "offered", "proposals", "sample_rate_hz"]
 
@@ -113,13 +114,13 @@ def offered(
     Args:
         spec: How the data was read.
         has_missing: Whether any value is missing (NaN or infinite).
-        imbalance: Largest class over smallest, at least 1; ignored for regression.
+        imbalance: Largest class over smallest, at least 1; ignored where the task has no balance.
         proposed: Other defaults by name, as `proposals` found them; those that fit no choice are ignored.
     """
     found = list(_pipeline_choices(spec))
     if not has_missing or spec.kind in ("text", "audio"):
         found = [choice for choice in found if choice.name != "imputer"]
-    if spec.task == "classification" and imbalance > BALANCE_OFFERED_RATIO:
+    if TASKS[spec.task].is_balanced and imbalance > BALANCE_OFFERED_RATIO:
         default = "class_weights" if imbalance >= BALANCE_DEFAULT_RATIO else "none"
         found.append(
             Choice(

@@ -19,10 +19,12 @@ __all__ = [
     "FEW_VALUES",
     "FREE_TEXT_FRAC",
     "TARGET_NAMES",
+    "guessed_target",
     "has_target",
     "has_text",
     "is_date",
     "is_free_text",
+    "only_target",
     "target_values",
     "text_rows",
     "where_target",
@@ -120,15 +122,12 @@ def with_target(table: Table, target: str | None, notes: list[str]) -> tuple[pd.
     if not len(frame):
         raise DataError(f"{name!r} has no rows below its header. Add data, one sample a row.")
     if target is None:
-        target = _guessed(frame)
+        target = guessed_target(frame)
         notes.append(f"Target: column {target!r} (--target changes it).")
     elif target not in columns:
         raise no_column(table.path, target, columns, "--target")
     if len(columns) < 2:
-        raise DataError(
-            f"{name!r} has the single column {target!r}. A target and at least one other column were expected; check "
-            "the separator (--sep)."
-        )
+        raise only_target(table, target)
     present = has_target(frame[target])
     if not present.any():
         raise DataError(f"All rows of {where_target(target, table.path)} are empty. Choose another with --target.")
@@ -144,7 +143,15 @@ def has_target(column: pd.Series[Any]) -> npt.NDArray[np.bool_]:
     return present & np.isfinite(column.to_numpy()) if column.dtype.kind == "f" else present
 
 
-def _guessed(frame: pd.DataFrame) -> str:
+def only_target(table: Table, target: str) -> DataError:
+    """The error for a table that has nothing beside its target."""
+    return DataError(
+        f"{table.path.name!r} has the single column {target!r}. A target and at least one other column were expected; "
+        "check the separator (--sep)."
+    )
+
+
+def guessed_target(frame: pd.DataFrame) -> str:
     """The first column with a usual name, else the last that is no free text, else the last."""
     columns = list(frame.columns)
     lower = [name.lower() for name in columns]

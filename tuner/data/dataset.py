@@ -23,7 +23,7 @@ class Dataset:
         x: Images (n, height, width, channels) in uint8 or float32; tables (n, columns) in float with NaN for what is
             missing; series (n, steps) or (n, steps, channels) in float; sound (n, steps) in float32; text (n,) in
             object (str). Samples that are shorter than the longest end in NaN (`spec.is_padded`).
-        y: int64 class codes, or float64 values.
+        y: int64 class codes, shape (n,); int8 0 and 1 of several labels, (n, labels); or float64 values, (n,).
         row_names: File name, or zero-based row of the file, of each sample.
         test_rows: Rows of a test part that the source, or a file of its own, defines, or None.
         validation_rows: The same for validation.

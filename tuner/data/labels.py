@@ -34,8 +34,8 @@ class Labels:
     """Encoded targets.
 
     Attributes:
-        task: `classification` or `regression`.
-        y: int64 codes into `class_names`, or float64 values.
+        task: `classification`, `multilabel` or `regression`.
+        y: int64 codes into `class_names`, rows of int8 0 and 1 with a column for each of them, or float64 values.
         class_names: In the order of the codes; empty for regression.
         notes: What was guessed.
     """
@@ -62,6 +62,16 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
     guessed = task == "auto"
     if guessed:
         task = "classification" if names else _guess(values)
+    if values.ndim > 1:
+        raise DataError(
+            f"{_capital(where)} has shape {values.shape}; one class or number for each sample was expected. Save the "
+            "samples and their labels into a .npz file."
+        )
+    if task == "multilabel":
+        raise DataError(
+            f"{_capital(where)} holds one value for each sample, and --task multilabel needs several labels: columns "
+            "of 0 and 1, or lists such as 'a; b' in a table. Use --task auto."
+        )
     if task == "regression":
         numbers = _numbers(values, where)
         if len(numbers) and np.all(numbers == numbers[0]):
@@ -124,9 +134,9 @@ def encode_like(values: Array, spec: DataSpec, *, where: str, names: tuple[str, 
 
 
 def is_missing(values: Array) -> npt.NDArray[np.bool_]:
-    """Which targets are missing: NaN and infinite numbers."""
+    """Which targets are missing: NaN and infinite numbers; of rows of several labels, those with one."""
     if values.dtype.kind == "f":
-        return ~np.isfinite(values)
+        return np.asarray(~np.isfinite(values).reshape(len(values), -1).all(axis=1))
     return np.zeros(len(values), bool)
 
 

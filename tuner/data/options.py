@@ -21,6 +21,7 @@ class ReadOptions:
     kind: str = "auto"
     target: str | None = None
     task: str = "auto"
+    label_sep: str | None = None
     image_size: int | None = None
     sample_rate: int | None = None
     series_id: str | None = None

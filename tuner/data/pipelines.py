@@ -230,7 +230,7 @@ def refine(fitted: Any, x: npt.NDArray[Any]) -> None:
 
 
 def build_target(spec: DataSpec) -> Any | None:
-    """Return the unfitted scaler of a regression target, for arrays (n, 1); None for classification."""
+    """Return the unfitted scaler of a regression target, for arrays (n, 1); None for classes and labels."""
     from sklearn.preprocessing import StandardScaler
 
     return StandardScaler() if spec.task == "regression" else None

@@ -48,9 +48,13 @@ _FOLDERS: tuple[Form, ...] = ("image_folder", "audio_folder", "sequence_folder")
 # Forms whose targets are always classes.
 _CLASS_FORMS: tuple[Form, ...] = ("digits", "image_folder", "audio_folder")
 
+# Forms that may have several labels for each sample.
+_MULTILABEL_FORMS: tuple[Form, ...] = ("npz", "table", "tfds")
+
 # The forms that an option means something for; an option that is not here suits all.
 _MEANT_FOR: dict[str, tuple[Form, ...]] = {
     "target": (*_TABLES, "sequence_folder"),
+    "label_sep": ("table",),
     "text": ("table",),
     "drop": (*_TABLES, "sequence_folder"),
     "sep": (*_TABLES, "sequence_folder"),
@@ -268,6 +272,11 @@ def _refuse_options(path: Path, form: Form, options: ReadOptions) -> None:
         problems.append(f"--kind {options.kind} does not fit {_FORM_NAMES[form]}, which can be {_listed(_KINDS[form])}")
     if form in _CLASS_FORMS and options.task == "regression":
         problems.append("--task regression does not fit classes: put the samples and values into a .npz file")
+    if form not in _MULTILABEL_FORMS and options.task == "multilabel":
+        problems.append(
+            f"--task multilabel is for {_listed([_FORM_NAMES[suitable] for suitable in _MULTILABEL_FORMS])}: save the "
+            "samples and their labels into a .npz file"
+        )
     problems += _split_problems(form, options)
     for name, value in options.given.items():
         if name in _MEANT_FOR and form not in _MEANT_FOR[name]:

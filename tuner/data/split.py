@@ -1,7 +1,8 @@
 """Training, validation and test rows: seeded, stratified, and without leaks.
 
 What is known of the samples decides, in this order: parts that the user gave, time, groups and copies, classes. Where
-neither time nor groups nor copies are known, the split is two plain calls of scikit-learn.
+neither time nor groups nor copies are known, the split is two plain calls of scikit-learn; where samples have several
+labels each, of `stratification`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import numpy.typing as npt
 
 from tuner.data import duplicates
 from tuner.data.dataset import Dataset
+from tuner.data.stratification import draw_in_proportion
 from tuner.errors import DataError, first_of
 
 __all__ = [
@@ -101,7 +103,7 @@ def split_dataset(dataset: Dataset, *, seed: int) -> Split:
             parts = dataclasses.replace(parts, notes=(_group_note(dataset.groups, parts),))
         if same is not None:
             parts = _without_copies(parts, same, names=dataset.row_names)
-    notes = _check_classes(dataset.y, parts, names) if spec.task == "classification" and names else ()
+    notes = _check_classes(dataset.y, parts, names) if names else ()
     is_drawn = dataset.order is None and dataset.validation_rows is None
     return dataclasses.replace(parts, notes=(*parts.notes, *notes), is_drawn=is_drawn)
 
@@ -127,7 +129,7 @@ def redraw(parts: Split, y: npt.NDArray[Any], *, task: str, names: Sequence[str]
     rows = np.sort(np.concatenate([parts.train, parts.validation]))
     train, validation = _Drawer(y, task, seed, parts.together).draw(rows, len(parts.validation))
     drawn = dataclasses.replace(parts, train=np.asarray(train), validation=np.asarray(validation), notes=())
-    if task == "classification" and names:
+    if names:
         _check_classes(y, drawn, names)
     return drawn
 
@@ -148,11 +150,13 @@ def make_split(
         rest, test = train_test_split(rows, test_size=0.15, random_state=seed, stratify=y)
         train, validation = train_test_split(rest, test_size=len(test), random_state=seed, stratify=y[rest])
 
-    With a test part of its own, only the second, with `test_size=0.15`; for regression, without `stratify`.
+    With a test part of its own, only the second, with `test_size=0.15`; for regression, without `stratify`. Of several
+    labels, each is split in proportion (see `stratification.draw_in_proportion`), and parts may be a few rows larger
+    or smaller.
 
     Args:
-        y: Class codes, or values; shape (rows,).
-        task: `classification` splits every class in proportion.
+        y: Class codes, or values; shape (rows,). Or 0 and 1 of several labels; (rows, labels).
+        task: `classification` splits every class in proportion, `multilabel` every label.
         seed: Decides who goes where.
         test_rows: Rows of an existing test part, kept as they are.
         validation_rows: The same for validation.
@@ -191,7 +195,7 @@ class _Drawer:
 
     def draw(self, rows: Rows, size: float | int) -> tuple[Rows, Rows]:
         """Divide rows into the rest and a part of a size, in rows or as a share."""
-        labels = self.y[rows] if self.task == "classification" else None
+        labels = None if self.task == "regression" else self.y[rows]
         if self.groups is None:
             return self._random(rows, size, labels)
         _, first, codes, counts = np.unique(
@@ -209,18 +213,23 @@ class _Drawer:
     def _random(self, rows: Rows, size: float | int, labels: npt.NDArray[Any] | None) -> tuple[Rows, Rows]:
         from sklearn.model_selection import train_test_split
 
+        if labels is not None and labels.ndim == 2:
+            rest, part = draw_in_proportion(
+                labels, size if isinstance(size, float) else size / len(rows), seed=self.seed
+            )
+            return rows[rest], rows[part]
         if labels is not None:
             _refuse_rare(labels, size)
         rest, part = train_test_split(rows, test_size=size, random_state=self.seed, stratify=labels)
         return rest, part
 
     def _few_groups(self, rows: Rows, frac: float, codes: Rows, labels: npt.NDArray[Any] | None) -> tuple[Rows, Rows]:
-        """Whole groups, chosen so that sizes and classes come near to their shares."""
+        """Whole groups, chosen so that sizes and classes (of several labels, sizes alone) come near to their shares."""
         from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
         num_groups = int(codes.max()) + 1
         num_folds = int(np.clip(round(1 / frac), 2, num_groups))
-        kind = GroupKFold if labels is None else StratifiedGroupKFold
+        kind = StratifiedGroupKFold if labels is not None and labels.ndim == 1 else GroupKFold
         folds = kind(n_splits=num_folds, shuffle=True, random_state=self.seed)
         with warnings.catch_warnings():
             # A class with fewer rows than folds; classes that a part lacks are found afterwards.
@@ -327,6 +336,8 @@ def _joined(*given: Rows | None) -> Rows | None:
 def _check_classes(y: npt.NDArray[Any], parts: Split, names: Sequence[str]) -> tuple[str, ...]:
     """Refuse parts that cannot teach or judge; say which classes a part to judge by lacks."""
     notes = []
+    if y.ndim == 2:
+        return _check_labels(y, parts, names)
     for part, rows in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
         found = np.unique(y[rows])
         lacking = first_of([names[code] for code in range(len(names)) if code not in found])
@@ -338,6 +349,22 @@ def _check_classes(y: npt.NDArray[Any], parts: Split, names: Sequence[str]) -> t
             )
         if lacking:
             notes.append(f"The {part} part has no sample of class {lacking}.")
+    return tuple(notes)
+
+
+def _check_labels(y: npt.NDArray[Any], parts: Split, names: Sequence[str]) -> tuple[str, ...]:
+    """Of several labels: refuse parts without any; say which labels a part lacks that others have."""
+    notes = []
+    for part, rows in (("training", parts.train), ("validation", parts.validation), ("test", parts.test)):
+        has = y[rows].any(axis=0)
+        if not has.any():
+            raise DataError(
+                f"The {part} part would have no sample with any label. Add samples with labels, or give another "
+                "--group or --seed, or parts of your own with --validation and --test."
+            )
+        lacking = [names[label] for label in np.flatnonzero(y.any(axis=0) & ~has).tolist()]
+        if lacking:
+            notes.append(f"The {part} part has no sample with {first_of(lacking)}.")
     return tuple(notes)
 
 
@@ -356,8 +383,8 @@ def check_sizes(
     """Refuse data with too few rows, or classes with too few, to be split.
 
     Args:
-        y: Class codes, or values.
-        task: `classification` or `regression`.
+        y: Class codes, rows of several labels, or values.
+        task: Whether they are classes.
         test_rows: Rows of an existing test part.
         class_names: For the message; codes are shown without.
 

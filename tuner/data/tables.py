@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import columns, frames, labels, roles, texts
+from tuner.data import columns, frames, roles, texts
 from tuner.data.dataset import Dataset
 from tuner.data.dialect import is_number, is_utf8
 from tuner.data.frames import Table, listed
 from tuner.data.options import ReadOptions
+from tuner.data.targets import Target, choose
 from tuner.errors import DataError, did_you_mean, first_of
 from tuner.records import DataSpec
 
@@ -48,15 +49,15 @@ def read(path: Path, options: ReadOptions) -> Dataset:
     """
     table = frames.read(path, options)
     notes = list(table.notes)
-    frame, target = columns.with_target(table, options.target, notes)
-    features = columns.without_dates(roles.without(frame, path, options).drop(columns=target, errors="ignore"), notes)
+    frame, target = choose(table, options, notes)
+    others = roles.without(frame, path, options).drop(columns=list(target.columns), errors="ignore")
+    features = columns.without_dates(others, notes)
     if texts.is_meant(features, options):
         x, spec, kept = texts.build(table, features, options, notes)
         frame = frame[kept]
     else:
         x, spec = _numbers(table, features, notes)
-    where = columns.where_target(target, path)
-    encoded = labels.encode(columns.target_values(frame[target]), task=options.task, where=where)
+    encoded = target.encode(frame, task=options.task, path=path)
     groups, order = roles.of_rows(frame, path, options)
     return Dataset(
         name=path.stem,
@@ -64,8 +65,8 @@ def read(path: Path, options: ReadOptions) -> Dataset:
             spec,
             task=encoded.task,
             class_names=encoded.class_names,
-            target=target,
-            reading=spec.reading | roles.reading(options),
+            target=target.name,
+            reading=spec.reading | target.reading | roles.reading(options),
         ),
         x=x,
         y=encoded.y,
@@ -104,15 +105,14 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
         DataError: Columns are missing or hold text, or a label is not one of the training data.
     """
     frame, x = _like_training(path, spec)
-    target = str(spec.target)
-    if target not in frame.columns:
-        raise frames.no_column(path, target, list(frame.columns), "--target")
-    present = columns.has_target(frame[target])
+    target = Target.of(spec)
+    for name in target.columns:
+        if name not in frame.columns:
+            raise frames.no_column(path, name, list(frame.columns), "--target")
+    present = target.present(frame)
     if not present.any():
-        raise DataError(f"All rows of {columns.where_target(target, path)} are empty. Fill them in.")
-    values = columns.target_values(frame[target][present])
-    y = labels.encode_like(values, spec, where=columns.where_target(target, path))
-    return x[present], y, tuple(map(str, frame.index[present].tolist()))
+        raise DataError(f"All rows of {columns.where_target(target.name, path)} are empty. Fill them in.")
+    return x[present], target.encode_like(frame[present], spec, path), tuple(map(str, frame.index[present].tolist()))
 
 
 def without_unseen_words(dataset: Dataset, train: npt.NDArray[np.int64]) -> Dataset:

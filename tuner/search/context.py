@@ -41,6 +41,7 @@ def judgement_of(folder: RunFolder) -> Judgement:
         objective=config.objective,
         stability_weight=config.stability_weight,
         num_classes=dataset.spec.num_classes,
+        is_multilabel=dataset.spec.task == "multilabel",
     )
 
 

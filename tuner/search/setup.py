@@ -21,9 +21,10 @@ from tuner.data.sources import Dataset
 from tuner.data.split import Split
 from tuner.data.transformers.channels import is_value
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
-from tuner.records import DatasetRecord, Finding
+from tuner.records import DatasetRecord, DataSpec, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
 from tuner.store import RunFolder, atomic_open, storage_errors, write_json
+from tuner.tasks import TASKS
 
 __all__ = ["choose_folder", "describe_dataset", "discard_if_unused", "note_start", "prepare", "read_data"]
 
@@ -71,16 +72,17 @@ def describe_dataset(
     y_train = dataset.y[parts.train]
 
     def counts_of(y: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
+        if y.ndim == 2:
+            return np.asarray(y.sum(axis=0), np.int64)
         return np.bincount(y.astype(np.int64), minlength=spec.num_classes) if spec.num_classes else np.empty(0, int)
 
-    if (config.metric in ("accuracy", "balanced_accuracy") and not spec.num_classes) or (
-        config.objective == "val_accuracy" and not spec.num_classes
-    ):
-        raise ConfigError(
-            "Accuracy needs classes, and the target is a number (regression). Use --metric loss --objective stable."
-        )
+    _refuse_metric(config, spec)
     # By the training part, like everything that is learned from the data.
-    metric = choose_metric(counts_of(y_train)) if config.metric == "auto" else config.metric
+    metric = (
+        choose_metric(counts_of(y_train), is_multilabel=spec.task == "multilabel")
+        if config.metric == "auto"
+        else config.metric
+    )
     # The target of a regression is scaled to variance 1 before training.
     chance_loss, chance_error = (
         chance_levels(y_train, num_classes=spec.num_classes, metric=metric) if spec.num_classes else (1.0, 1.0)
@@ -100,6 +102,20 @@ def describe_dataset(
         proposed=choices.proposals(spec, dataset.x, rows=parts.train, findings=audit.propose(dataset, parts)),
         notes=(*dataset.notes, *parts.notes),
         findings=findings,
+    )
+
+
+def _refuse_metric(config: SearchConfig, spec: DataSpec) -> None:
+    """Refuse a metric or an objective that means nothing for the task."""
+    suited = TASKS[spec.task].metrics
+    asked = "accuracy" if config.objective == "val_accuracy" else config.metric
+    if asked in ("auto", "loss") or asked in suited:
+        return
+    option = f"--objective {config.objective}" if config.objective == "val_accuracy" else f"--metric {config.metric}"
+    what = {"multilabel": "several labels", "regression": "numbers"}.get(spec.task, "classes")
+    raise ConfigError(
+        f"{option} does not fit {what} (task {spec.task}). Use --metric {' or '.join([*suited, 'loss'])}"
+        f"{' --objective stable' if config.objective == 'val_accuracy' else ''}."
     )
 
 

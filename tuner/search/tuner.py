@@ -17,6 +17,7 @@ import numpy.typing as npt
 from keras_tuner.engine import trial as trial_module
 
 from tuner.data import labels
+from tuner.data.label_sets import is_label_sets
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome, Trace
 from tuner.search import adapting, spaces
@@ -53,7 +54,8 @@ class StabilityTuner(keras_tuner.Tuner):
         objective: `stable`; `constrained` (error among stable trials); `val_loss` or `val_accuracy` alone.
         stability_weight: Weight of instability in `stable`.
         margin_weight: Weight of a small stability margin in the objective; above 0, every trial is swept.
-        metric: `accuracy`, `balanced_accuracy`, `loss`, or `auto` from the labels.
+        metric: `accuracy`, `balanced_accuracy`; of rows of several labels `mean_average_precision`, `macro_f1`; `loss`;
+            or `auto` from the labels.
         adapt: Narrow the ranges that later trials are proposed from by what the causes of finished ones agree on; only
             with the default oracle.
         pruner: `asha`, `hyperband` or `median` end trials early that others are ahead of; only with the default oracle.
@@ -192,12 +194,23 @@ class StabilityTuner(keras_tuner.Tuner):
 
     def judgement(self, data: TrainingData) -> Judgement:
         """What the trials are held against, from the labels of the training part."""
+        if is_label_sets(data.y):
+            return self._held_against(data, data.y, num_classes=data.y.shape[1], is_multilabel=True)
         is_one_hot = data.y.ndim == 2 and data.y.shape[1] > 1
         y = np.argmax(data.y, axis=-1) if is_one_hot else data.y.reshape(-1)
         is_classes = is_one_hot or (y.min() >= 0 and labels.encode(y, task="auto", where="y").task == "classification")
         num_classes = int(y.max()) + 1 if is_classes else 0
-        counts = np.bincount(y.astype(np.int64)) if num_classes else np.empty(0)
-        metric: Any = choose_metric(counts) if self._metric == "auto" else self._metric
+        return self._held_against(data, y, num_classes=num_classes, is_multilabel=False)
+
+    def _held_against(
+        self, data: TrainingData, y: npt.NDArray[Any], *, num_classes: int, is_multilabel: bool
+    ) -> Judgement:
+        counts = np.bincount(y.astype(np.int64)) if num_classes and not is_multilabel else np.empty(0)
+        metric: Any = choose_metric(counts, is_multilabel=is_multilabel) if self._metric == "auto" else self._metric
+        if is_multilabel and "accuracy" in (metric, self._objective_name.removeprefix("val_")):
+            raise ConfigError(
+                "Accuracy does not fit rows of several labels. Use metric='auto' and objective='stable' or 'val_loss'."
+            )
         chance_loss, chance_error = chance_levels(y, num_classes=num_classes, metric=metric)
         return Judgement(
             metric=metric,
@@ -207,6 +220,7 @@ class StabilityTuner(keras_tuner.Tuner):
             objective=self._objective_name,
             stability_weight=self._stability_weight,
             num_classes=num_classes,
+            is_multilabel=is_multilabel,
         )
 
     def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace, judgement: Judgement) -> str:

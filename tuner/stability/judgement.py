@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tuner.records import Outcome, StabilityScore, Trace
+from tuner.records import MetricName, Outcome, StabilityScore, Trace
 from tuner.stability.alarm import ROLLBACK
 from tuner.stability.ranking import STABLE
 from tuner.stability.score import (
@@ -26,7 +26,6 @@ from tuner.stability.score import (
 __all__ = [
     "Judged",
     "Judgement",
-    "MetricName",
     "ObjectiveName",
     "chance_cross_entropy",
     "chance_levels",
@@ -35,7 +34,6 @@ __all__ = [
     "worst_objective",
 ]
 
-MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
 ObjectiveName = Literal["stable", "constrained", "val_loss", "val_accuracy"]
 
 # What the objective `constrained` asks of a training: to be stable.
@@ -75,7 +73,8 @@ class Judgement:
         objective: `stable` minimises error and instability together; `constrained` the error among stable trainings,
             with those that are not ordered by stability behind them; the others one number alone, for comparison.
         stability_weight: Lambda; only `stable` uses it.
-        num_classes: 0 for regression.
+        num_classes: Of several labels, their number; 0 for regression.
+        is_multilabel: Whether a sample has several labels, or none.
     """
 
     metric: MetricName
@@ -85,6 +84,7 @@ class Judgement:
     objective: ObjectiveName = "stable"
     stability_weight: float = 0.2
     num_classes: int = 0
+    is_multilabel: bool = False
 
     def judge(self, trace: Trace, *, ended_by: str = "") -> Judged:
         """Judge a training by what it recorded.
@@ -221,8 +221,23 @@ def _with_rollbacks(result: StabilityScore, trace: Trace) -> StabilityScore:
     )
 
 
-def choose_metric(class_counts: npt.ArrayLike) -> MetricName:
-    """Accuracy; balanced accuracy when the classes are more unequal than 3:1; the loss for regression (no classes)."""
+def choose_metric(class_counts: npt.ArrayLike, *, is_multilabel: bool = False) -> MetricName:
+    """The metric that a study is judged by if the user names none.
+
+    Classes: accuracy, or balanced accuracy if they are more unequal than 3:1. Several labels: mean average precision.
+    It asks of each label whether the samples that have it are ranked before those that do not, so a rare label whose
+    probability never reaches 0.5 still tells one network from another, which macro F1 cannot. Regression (no classes):
+    the loss.
+
+    Args:
+        class_counts: Rows of each class, or with each label.
+        is_multilabel: Whether a row may have several.
+
+    Source: Everingham et al. 2010 ("The PASCAL VOC challenge"), section 4.2; Gemmeke et al. 2017 ("Audio Set"),
+    section 4.
+    """
+    if is_multilabel:
+        return "mean_average_precision"
     counts = np.asarray(class_counts)
     counts = counts[counts > 0]
     if not counts.size:
@@ -247,14 +262,16 @@ def chance_levels(y: npt.NDArray[Any], *, num_classes: int, metric: MetricName) 
     """Loss and error of the best constant answer.
 
     Args:
-        y: Labels of the training part: class codes, or numbers for regression.
+        y: Labels of the training part: class codes, rows of 0 and 1 of several labels, or numbers for regression.
         num_classes: 0 for regression.
         metric: What the error is made of.
 
     Returns:
-        (L0, chance error): label entropy in nats and 1 - the best constant accuracy; for regression the variance of y,
-        which is the squared error of its mean, twice.
+        (L0, chance error): label entropy in nats and 1 - the best constant accuracy; of several labels the mean over
+        them, as the loss takes it; for regression the variance of y, which is the squared error of its mean, twice.
     """
+    if y.ndim == 2 and y.shape[1] > 1:
+        return _label_chance_levels(y, metric)
     if not num_classes:
         variance = max(float(np.var(y)), math.ulp(1.0))
         return variance, variance
@@ -264,3 +281,18 @@ def chance_levels(y: npt.NDArray[Any], *, num_classes: int, metric: MetricName) 
         metric
     ]
     return entropy, error
+
+
+def _label_chance_levels(y: npt.NDArray[Any], metric: MetricName) -> tuple[float, float]:
+    """Of several labels: of answers that are the same for every row. Labels that no row has are not judged."""
+    share = y.mean(axis=0, dtype=np.float64)
+    varied = share[(share > 0) & (share < 1)]
+    entropy = -float(np.sum(varied * np.log(varied) + (1 - varied) * np.log1p(-varied))) / len(share)
+    present = share[share > 0]
+    # Where all rows rank alike, the precision is the share of the label; of yes and no, always yes has the best F1.
+    errors = {
+        "mean_average_precision": 1.0 - float(present.mean()),
+        "macro_f1": 1.0 - float(np.mean(2 * present / (1 + present))),
+        "loss": entropy,
+    }
+    return entropy, errors[metric]

@@ -6,7 +6,10 @@ from typing import Any
 
 import keras
 
-__all__ = ["ends_with_logits", "is_classifier", "loss_name", "plain_loss", "wants_one_hot"]
+__all__ = ["BINARY_LOSSES", "ends_with_logits", "is_classifier", "loss_name", "plain_loss", "wants_one_hot"]
+
+# Losses that take each output for the probability of a yes.
+BINARY_LOSSES = ("binary_crossentropy", "binary_focal_crossentropy")
 
 _ONE_HOT_LOSSES = ("categorical_crossentropy", "categorical_focal_crossentropy", "kl_divergence")
 

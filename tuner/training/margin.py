@@ -19,6 +19,7 @@ import keras_tuner
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data.label_sets import is_label_sets
 from tuner.errors import SpaceError
 from tuner.records import RateSweep, StabilityMargin
 from tuner.stability.judgement import Judgement, chance_levels
@@ -72,9 +73,11 @@ def stability_margin(
     labels = np.asarray(y)
     is_classes = is_classifier(model if isinstance(model, keras.Model) else model())
     codes = np.argmax(labels, axis=-1) if labels.ndim == 2 and labels.shape[1] > 1 else labels.reshape(-1)
-    num_classes = int(codes.max()) + 1 if is_classes else 0
+    is_multilabel = is_classes and is_label_sets(labels)
+    num_classes = labels.shape[1] if is_multilabel else int(codes.max()) + 1 if is_classes else 0
     if chance_loss is None:
-        chance_loss, _ = chance_levels(codes if is_classes else labels, num_classes=num_classes, metric="loss")
+        targets = codes if is_classes and not is_multilabel else labels
+        chance_loss, _ = chance_levels(targets, num_classes=num_classes, metric="loss")
     judgement = Judgement("loss", chance_loss, chance_loss, num_validation=1, num_classes=num_classes)
     sweep = Sweep(
         space,

@@ -16,7 +16,7 @@ import keras
 import numpy as np
 
 from tuner.records import Finding, FloatArray, Remedy
-from tuner.training.losses import ends_with_logits, loss_name
+from tuner.training.losses import BINARY_LOSSES, ends_with_logits, loss_name
 
 __all__ = ["check_model"]
 
@@ -52,7 +52,6 @@ HE_GAIN = math.sqrt(2)
 DROPOUT_FRAC = 0.1
 
 CLASS_LOSSES = ("sparse_categorical_crossentropy", "categorical_crossentropy", "categorical_focal_crossentropy")
-BINARY_LOSSES = ("binary_crossentropy", "binary_focal_crossentropy")
 NUMBER_LOSSES = (
     "mean_squared_error", "mean_absolute_error", "huber", "log_cosh", "mean_squared_logarithmic_error",
     "mean_absolute_percentage_error",
@@ -89,12 +88,14 @@ class Subject:
 
     Attributes:
         vertices: In the order of the data; empty if the model does not tell.
-        num_classes: 0 for regression; None if not known.
+        num_classes: Of several labels, their number; 0 for regression; None if not known.
+        is_multilabel: Whether a sample has several labels, or none.
     """
 
     model: Any
     vertices: tuple[Vertex, ...]
     num_classes: int | None
+    is_multilabel: bool
     num_targets: int
     num_train: int | None
     input_mean: float | None
@@ -119,6 +120,7 @@ def check_model(
     model: Any,
     *,
     num_classes: int | None = None,
+    is_multilabel: bool = False,
     num_targets: int = 1,
     num_train: int | None = None,
     input_mean: float | None = None,
@@ -131,6 +133,7 @@ def check_model(
     Args:
         model: Any compiled Keras model, before or after its training.
         num_classes: Of the labels; 0 for regression.
+        is_multilabel: Whether a sample has several of them, or none, as rows of 0 and 1.
         num_targets: Numbers to predict for each sample, for regression.
         num_train: Samples in the training part.
         input_mean, input_std: Of all that the model is fed.
@@ -147,7 +150,7 @@ def check_model(
     """
     found: list[Finding] = []
     vertices = _or_nothing(_vertices, model) or ()
-    subject = Subject(model, vertices, num_classes, num_targets, num_train, input_mean, input_std)
+    subject = Subject(model, vertices, num_classes, is_multilabel, num_targets, num_train, input_mean, input_std)
     for check in CHECKS:
         finding = _or_nothing(check, subject)
         if finding is not None:
@@ -201,6 +204,8 @@ def output_units(subject: Subject) -> Finding | None:
         return None
     if loss in CLASS_LOSSES and 0 < units < max(2, classes):
         told = f"{units} output units for {classes} classes: some labels have no output."
+    elif subject.is_multilabel and loss in BINARY_LOSSES and units != classes:
+        told = f"{units} output units for {classes} labels: each needs one of its own."
     elif loss in BINARY_LOSSES and units == 1 and classes > 2:
         told = f"One output unit, as for two classes, for {classes} classes."
     elif loss in NUMBER_LOSSES and classes == 0 and units != subject.num_targets:
@@ -224,6 +229,8 @@ def activation_and_loss(subject: Subject) -> Finding | None:
     severity = 0.6
     if activation == "softmax" and units == 1:
         told, severity = "Softmax over a single unit is always 1: the network cannot learn.", 0.9
+    elif subject.is_multilabel and (activation == "softmax" or loss in CLASS_LOSSES):
+        told, severity = "One class is made the right one, but a sample may have several labels, or none.", 0.9
     elif activation == "sigmoid" and loss in CLASS_LOSSES:
         told = "Sigmoid outputs do not add up to 1, as this loss takes for granted."
     elif (

@@ -17,15 +17,16 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import keras
 import numpy as np
 
-from tuner.records import FloatArray, Trace
+from tuner.records import FloatArray, MetricName, Trace
+from tuner.tasks import METRIC_TITLES
 from tuner.training.hooks import harmless
 from tuner.training.losses import ends_with_logits, plain_loss
-from tuner.training.metrics import BalancedAccuracy, PlainAccuracy
+from tuner.training.metrics import BalancedAccuracy, MacroF1, MeanAveragePrecision, PlainAccuracy
 from tuner.training.probes import (
     STEP_PROBES,
     DataProbe,
@@ -45,7 +46,6 @@ DEFAULT_CAPACITY_STEPS = 8192
 # changes less is no restart of anything. Source: convention; cosine restarts rise by far more.
 RESTART_FACTOR = 2.0
 
-MetricName = Literal["accuracy", "balanced_accuracy", "loss"]
 # Columns of the ring buffer; the step probes follow.
 LOSS, WEIGHTED_LOSS, NUM_SAMPLES, GRAD_NORM, RATE, NUM_COLUMNS = 0, 1, 2, 3, 4, 5
 
@@ -61,7 +61,7 @@ class StabilityMonitor(keras.callbacks.Callback):
     Args:
         chance_loss: L0, the loss of the best constant answer. None: the first epoch's loss stands in for it.
         metric: Validation metric to record beside the loss.
-        num_classes: Number of classes, for `balanced_accuracy`.
+        num_classes: Number of classes, for `balanced_accuracy`, or of labels, for `mean_average_precision`, `macro_f1`.
         capacity_steps: Room for the steps of one epoch; None: as many as `fit` announces.
         probes: Whether to record the probe channels (`Trace.channels`) too; costs a little of every step.
         probe_data: x and y of a batch for those of them that need data, or None for the rest alone.
@@ -203,7 +203,7 @@ class StabilityMonitor(keras.callbacks.Callback):
             steps_per_epoch=max((1, *map(len, self._steps))),
             planned_epochs=max(self._planned_epochs, len(train_loss)),
             chance_loss=self._chance_loss or _first_finite(train_loss),
-            metrics={name: epochs[name] for name in ("accuracy", "balanced_accuracy") if name in epochs},
+            metrics={name: epochs[name] for name in METRIC_TITLES if name in epochs},
             channels=_by_name(self._channels),
             events=tuple(self._events),
         )
@@ -238,6 +238,9 @@ class StabilityMonitor(keras.callbacks.Callback):
             metrics.append(BalancedAccuracy(self._num_classes, threshold=threshold))
         if self._metric in ("accuracy", "balanced_accuracy"):
             metrics.append(PlainAccuracy(threshold=threshold))
+        if self._metric in ("mean_average_precision", "macro_f1"):
+            metrics.append(MeanAveragePrecision(self._num_classes, threshold=threshold))
+            metrics.append(MacroF1(self._num_classes, threshold=threshold))
         return metrics
 
     # What follows runs while Keras traces the step; what fails there fails once, before the first step. It must not

@@ -48,7 +48,7 @@ class TrainingData:
 
     Attributes:
         x, x_validation: Float32; shape (rows, ...).
-        y, y_validation: Class codes or scaled numbers; shape (rows,).
+        y, y_validation: Class codes or scaled numbers, shape (rows,); 0 and 1 of several labels, (rows, labels).
         class_weight: Weight of each class in the loss, or None.
     """
 
@@ -274,7 +274,12 @@ def _fit(
     try:
         model = build_model(hypermodel, hp)
         # Before the training: it looks at the initial weights.
-        model_findings = check_model(model, num_classes=judgement.num_classes, num_train=len(data.x))
+        model_findings = check_model(
+            model,
+            num_classes=judgement.num_classes,
+            is_multilabel=judgement.is_multilabel,
+            num_train=len(data.x),
+        )
         reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
         callbacks = [monitor, *([guard] if guard else []), *callbacks]
         fit_model(hypermodel, hp, model, data=data, judgement=judgement, callbacks=callbacks, **fit_kwargs)

@@ -56,14 +56,16 @@ def leaking_copies(sample: Sample) -> Finding | None:
 
 
 def conflicting_labels(sample: Sample) -> Finding | None:
-    """Exact copies that carry different labels."""
+    """Exact copies that carry different labels; of several labels, copies that do not have all in common."""
+    y = sample.dataset.y
+    codes = np.unique(y, axis=0, return_inverse=True)[1].ravel() if y.ndim == 2 else y
     _, inverse, counts = np.unique(sample.digests, return_inverse=True, return_counts=True)
     repeated = np.flatnonzero(counts[inverse] > 1)
     groups = inverse[repeated]
     lowest = np.full(len(counts), np.iinfo(np.int64).max)
     highest = np.full(len(counts), -1)
-    np.minimum.at(lowest, groups, sample.dataset.y[repeated])
-    np.maximum.at(highest, groups, sample.dataset.y[repeated])
+    np.minimum.at(lowest, groups, codes[repeated])
+    np.maximum.at(highest, groups, codes[repeated])
     conflicting = repeated[lowest[groups] != highest[groups]]
     if not len(conflicting):
         return None

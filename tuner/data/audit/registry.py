@@ -11,6 +11,7 @@ from tuner.data.audit import (
     copies,
     files,
     images,
+    label_sets,
     leakage,
     mislabelled,
     order,
@@ -31,6 +32,7 @@ _CLASSES: tuple[Task, ...] = ("classification",)
 _NUMBERS: tuple[Task, ...] = ("regression",)
 # Tasks of one answer for each sample.
 _ONE_TARGET: tuple[Task, ...] = ("classification", "regression")
+_LABELS: tuple[Task, ...] = ("multilabel",)
 # Kinds whose single values are measurements.
 _MEASURED: tuple[Kind, ...] = ("image", "series")
 
@@ -62,9 +64,12 @@ CHECKS = (
     Check(copies.leaking_copies),
     Check(values.missing_values, kinds=_MEASURED),
     Check(values.infinite_values, kinds=_MEASURED),
-    Check(copies.conflicting_labels, tasks=_CLASSES),
+    Check(copies.conflicting_labels, tasks=(*_CLASSES, *_LABELS)),
     Check(classes.class_imbalance, tasks=_CLASSES),
     Check(classes.few_samples, tasks=_CLASSES),
+    Check(label_sets.constant_labels, tasks=_LABELS),
+    Check(label_sets.rare_labels, tasks=_LABELS),
+    Check(label_sets.label_cardinality, tasks=_LABELS),
     Check(files.unreadable_files),
     Check(files.odd_size, kinds=("image",)),
     Check(files.odd_aspect, kinds=("image",)),
