@@ -20,8 +20,13 @@ _RUN = 4
 # Texts whose neighbours are looked for at a time.
 _BLOCK = 512
 
+# Runs of characters of the pairs that are compared at a time: many long texts that are alike would take gigabytes.
+_MAX_RUNS = 2_000_000
 
-def pairs(texts: Sequence[str], *, most: int) -> npt.NDArray[np.int64] | None:
+Rows = npt.NDArray[np.int64]
+
+
+def pairs(texts: Sequence[str], *, most: int) -> Rows | None:
     """Pairs of rows, shape (pairs, 2), of texts whose runs of characters overlap by `NEAR_JACCARD` or more.
 
     None is missed: two such texts have one of the rarest runs of each in common (prefix filtering: Bayardo, Ma and
@@ -40,8 +45,9 @@ def pairs(texts: Sequence[str], *, most: int) -> npt.NDArray[np.int64] | None:
     sizes = np.diff(has.indptr)
     rarest = _rarest(has, sizes)
     transposed = rarest.T.tocsc()
-    found: list[npt.NDArray[np.int64]] = []
+    found: list[Rows] = []
     is_near = np.zeros(len(texts), bool)
+    num_at_once = max(1, _MAX_RUNS // int(sizes.max()))
     for start in range(0, len(texts), _BLOCK):
         candidates = (rarest[start : start + _BLOCK] @ transposed).tocoo()
         first, second = start + candidates.row, candidates.col
@@ -49,16 +55,22 @@ def pairs(texts: Sequence[str], *, most: int) -> npt.NDArray[np.int64] | None:
             np.minimum(sizes[first], sizes[second]) >= NEAR_JACCARD * np.maximum(sizes[first], sizes[second])
         )
         first, second = first[is_possible], second[is_possible]
-        both = np.asarray(has[first].multiply(has[second]).sum(axis=1)).ravel()
-        near = both >= NEAR_JACCARD * (sizes[first] + sizes[second] - both)
-        found.append(np.stack([first[near], second[near]], axis=1).astype(np.int64))
-        is_near[found[-1].ravel()] = True
-        if is_near.sum() > most:
-            return None
-    return np.concatenate(found)
+        for chosen in range(0, len(first), num_at_once):
+            found.append(_near(has, sizes, first[chosen : chosen + num_at_once], second[chosen : chosen + num_at_once]))
+            is_near[found[-1].ravel()] = True
+            if is_near.sum() > most:
+                return None
+    return np.concatenate(found) if found else np.empty((0, 2), np.int64)
 
 
-def _rarest(has: Any, sizes: npt.NDArray[np.int64]) -> Any:
+def _near(has: Any, sizes: Rows, first: Rows, second: Rows) -> Rows:
+    """Those of some pairs whose runs overlap enough."""
+    both = np.asarray(has[first].multiply(has[second]).sum(axis=1)).ravel()
+    near = both >= NEAR_JACCARD * (sizes[first] + sizes[second] - both)
+    return np.stack([first[near], second[near]], axis=1).astype(np.int64)
+
+
+def _rarest(has: Any, sizes: Rows) -> Any:
     """The same matrix with those of the rarest runs of each row alone, one of which near texts share."""
     from scipy.sparse import csr_array
 
