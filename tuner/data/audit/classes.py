@@ -7,7 +7,7 @@ import numpy as np
 from tuner.data.audit.sample import MAX_EXAMPLES, Sample, graded
 from tuner.records import Finding, Remedy
 
-__all__ = ["class_imbalance", "few_samples"]
+__all__ = ["FEW_SAMPLES", "class_imbalance", "few_samples"]
 
 # Largest over smallest class. Source: convention; 3:1 is also where balanced accuracy becomes the metric.
 IMBALANCE_RATIO = 3.0
