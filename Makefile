@@ -30,7 +30,7 @@ search: $(INSTALLED)
 	@TUNER_PROGRAM="$(BIN)/python -m tuner" $(BIN)/python -m tuner search $(ARGS)
 
 test: $(INSTALLED_TEST)
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 check: $(INSTALLED_TEST)
 	$(BIN)/ruff format --check .
