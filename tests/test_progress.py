@@ -17,20 +17,7 @@ from rich.console import Console
 from tuner.config import SearchConfig
 from tuner.data.cache import Estimate
 from tuner.errors import EnvironmentFault
-from tuner.progress import (
-    AuditProgress,
-    Events,
-    Progress,
-    audit_lines,
-    describe_data,
-    duration,
-    leaders_table,
-    metric_text,
-    preparation_line,
-    range_line,
-    result,
-    summary_lines,
-)
+from tuner.progress import AuditProgress, Events, Progress
 from tuner.records import (
     Adaptation,
     AdaptationStep,
@@ -48,6 +35,17 @@ from tuner.records import (
     TrialRecord,
 )
 from tuner.stability.margin import SMALL_MARGIN
+from tuner.wording import (
+    audit_lines,
+    describe_data,
+    duration,
+    leaders_table,
+    metric_text,
+    preparation_line,
+    range_line,
+    result,
+    summary_lines,
+)
 
 # What exceptions of TensorFlow say: brackets that a terminal library takes for markup.
 BRACKETS = "Incompatible shapes: [32,10] vs. [/job:localhost/replica:0] [[{{node x}}]] [bold] [link=x]"
@@ -280,6 +278,15 @@ def test_the_summary_of_nothing_usable() -> None:
         lines = summary_lines(trials, report=None, root=Path("r"))
         assert "No trial finished with a usable model; the report and the log say why." in lines
         assert not any("export" in line for line in lines)
+
+
+def test_a_search_in_which_nothing_learned_names_no_best_to_export() -> None:
+    trials = [trial(0, Outcome.NOT_LEARNING, objective=5.0), trial(1, Outcome.DIVERGED)]
+    lines = summary_lines(trials, report=None, root=Path("r"))
+    assert any(line.startswith("No trial learned anything: even the best, trial 0, is no better") for line in lines)
+    assert not any(line.startswith(("Best:", "Next:", "Stable")) for line in lines)
+    learned = summary_lines([*trials, trial(2)], report=None, root=Path("r"))
+    assert any(line.startswith("Best: trial 2") for line in learned)
 
 
 def test_the_result_as_json_has_the_keys_of_the_contract() -> None:

@@ -193,7 +193,7 @@ def search(
 
     DATA is a folder with one sub-folder of images for each class, a .npz file, or a .csv, .tsv or .parquet table.
     """
-    from tuner import progress
+    from tuner import wording
     from tuner.data import cache
     from tuner.search import plan, setup
 
@@ -207,7 +207,7 @@ def search(
     if not quiet:
         _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
         cost = cache.estimate(folder.data_dir, dataset.spec, dataset.proposed)
-        for line in filter(None, [*progress.describe_data(dataset), progress.preparation_line(cost)]):
+        for line in filter(None, [*wording.describe_data(dataset), wording.preparation_line(cost)]):
             _say(f"  {line}")
     try:
         trials, report = _run(config, folder, events=events, detail=_detail(quiet, verbose))
@@ -217,12 +217,12 @@ def search(
         raise
     if ending := folder.load_ending():
         _say(f"The search ended before --trials {config.trials}: {ending}.")
-    for line in progress.summary_lines(trials, report=report, root=root):
+    for line in wording.summary_lines(trials, report=report, root=root):
         _say(line)
     if config.time_limit and not plan.is_finished(folder, config):
         _say("The time limit came before the end of search and confirmation; the same command goes on.")
     if as_json:
-        _print_json(progress.result(trials, root=root, seconds=time.monotonic() - started))
+        _print_json(wording.result(trials, root=root, seconds=time.monotonic() - started))
     context.exit(_verdict(trials))
 
 
@@ -280,7 +280,7 @@ def _resume_command(root: Path | None) -> str:
     """The command that was typed; that of a search names its run folder."""
     import shlex
 
-    from tuner.progress import PROGRAM
+    from tuner.wording import PROGRAM
 
     arguments = sys.argv[1:]
     if (
@@ -314,8 +314,9 @@ def audit(context: click.Context, /, as_json: bool, html: Path | None, **options
     from rich.console import Console
 
     from tuner.data.audit import SEVERE
-    from tuner.progress import AuditProgress, audit_lines
+    from tuner.progress import AuditProgress
     from tuner.search.setup import read_data
+    from tuner.wording import audit_lines
 
     given = {name: value for name, value in options.items() if value is not None}
     console = Console(stderr=True)
@@ -347,7 +348,7 @@ def confirm(
     context: click.Context, /, run: Path, top: int, seeds: int, fresh_split: bool, as_json: bool, quiet: bool
 ) -> None:
     """Train the finalists of a run again on fresh seeds; what was done before counts."""
-    from tuner import progress
+    from tuner import wording
     from tuner.search.plan import plan_confirmation
     from tuner.store import RunFolder
 
@@ -358,10 +359,10 @@ def confirm(
     if plan is None:
         raise RunError(f"{str(run)!r} has no finished trial to confirm. Search first: python -m tuner search DATA")
     trials, page = _run(folder.load_config(), folder, events=None, detail=_detail(quiet, False), only_confirm=True)
-    for line in progress.summary_lines(trials, report=page, root=run):
+    for line in wording.summary_lines(trials, report=page, root=run):
         _say(line)
     if as_json:
-        _print_json(progress.result(trials, root=run, seconds=time.monotonic() - started))
+        _print_json(wording.result(trials, root=run, seconds=time.monotonic() - started))
     context.exit(_verdict(trials))
 
 
@@ -372,7 +373,7 @@ def status(run: Path, as_json: bool) -> None:
     """Progress and leaders of a running or finished search."""
     from rich.console import Console
 
-    from tuner import progress
+    from tuner import wording
     from tuner.search.plan import is_finished
     from tuner.search.study import load_trials
     from tuner.stability.baseline import baseline_sentence
@@ -388,29 +389,29 @@ def status(run: Path, as_json: bool) -> None:
         if trial.started and (trial.finished or (trial.outcome is Outcome.RUNNING and is_supervised))
     )
     if as_json:
-        _print_json(progress.result(trials, root=run, seconds=seconds))
+        _print_json(wording.result(trials, root=run, seconds=seconds))
         return
     console = Console(stderr=True)
     finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
-    told = f"{run}: {len(finished)} of {config.trials} trials finished, {progress.duration(seconds)} of training"
+    told = f"{run}: {len(finished)} of {config.trials} trials finished, {wording.duration(seconds)} of training"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
     if found := folder.load_rate_range():
-        console.print(progress.range_line(found), highlight=False, markup=False, soft_wrap=True)
+        console.print(wording.range_line(found), highlight=False, markup=False, soft_wrap=True)
     if ending := folder.load_ending():
         console.print(f"It ended before that: {ending}.", highlight=False, markup=False, soft_wrap=True)
     if not is_supervised and not is_finished(folder, config):
         console.print("Not running now; the same search command goes on.")
     for trial in trials:
         if trial.outcome is Outcome.RUNNING and is_supervised:
-            who = progress.worker_text(config, trial.worker)
+            who = wording.worker_text(config, trial.worker)
             console.print(f"trial {trial.number}{who}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
     for claim in folder.load_claims() if is_supervised else ():
-        console.print(progress.claim_line(config, claim))
+        console.print(wording.claim_line(config, claim))
     for fault in (fault for trial in trials for fault in trial.faults):
         console.print(f"Left out: {fault}", highlight=False, markup=False, soft_wrap=True)
     if finished:
-        console.print(progress.leaders_table(trials))
-        causes = progress.cause_lines(trials, folder.load_adaptation())
+        console.print(wording.leaders_table(trials))
+        causes = wording.cause_lines(trials, folder.load_adaptation())
         for line in filter(None, [baseline_sentence(trials), *causes]):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     else:

@@ -174,6 +174,11 @@ class SearchConfig(pydantic.BaseModel):
     guard: bool = pydantic.Field(
         False, description="Roll a training back when its loss spikes, find out why, and go on at a cured rate."
     )
+    probes: bool = pydantic.Field(
+        False,
+        description="Record what the finer detectors need as well: size of updates, gradients by layer, dead units, "
+        "recall of each class.",
+    )
     workers: Literal["auto"] | int = pydantic.Field(
         "auto",
         description="Worker processes: a number, or auto for one on each core (or GPU). Only with 1 are the same trials"

@@ -27,7 +27,6 @@ from tuner.data import archives, audio, cache, frames, label_sets, pipelines, sp
 from tuner.data.cache import Prepared
 from tuner.errors import RunError
 from tuner.inference import evaluate, load_model
-from tuner.progress import PROGRAM
 from tuner.records import DatasetRecord, DataSpec, Outcome, SeedRun, TrialRecord
 from tuner.search.context import discover_space, hyperparameters_of, judgement_of, prepared_data, training_data
 from tuner.search.study import load_trials
@@ -38,6 +37,7 @@ from tuner.tasks import TASKS
 from tuner.training import seedrun
 from tuner.training.losses import wants_one_hot
 from tuner.training.seedrun import Training
+from tuner.wording import PROGRAM
 
 __all__ = [
     "bundle_config",

@@ -13,7 +13,6 @@ import pytest
 from tuner.data import cache
 from tuner.errors import DataError
 from tuner.export import export_bundle
-from tuner.progress import metric_text
 from tuner.records import Claim, ConfirmPlan, Outcome, SeedRun, TrialRecord
 from tuner.search.plan import give_up_claims, is_finished, note_crash, pending, plan_confirmation, take, unmeasured
 from tuner.search.study import load_trials
@@ -21,6 +20,7 @@ from tuner.search.worker import work
 from tuner.stability.ranking import MAX_BEHIND_NATS, best_trial, finalists, median_seed_run, rank
 from tuner.stability.score import failed_score
 from tuner.store import RunFolder
+from tuner.wording import metric_text
 
 
 def seed_run(index, error, *, trial=0, stability=0.9):

@@ -63,7 +63,7 @@ def test_what_else_is_known_is_evidence():
 def test_it_reads_as_text():
     text = str(diagnose(OVER_FITTING))
     assert text.startswith("this training: 24 epochs, stability 0.")
-    assert "- over fitting (epoch 7): The validation loss was best in epoch 7" in text
+    assert "- over fitting (epoch 7): The validation loss was lowest in epoch 7" in text
     assert "Probable cause" in text
     assert "    dropout at least 0.2 in later trials. " in text
     calm = str(diagnose({"loss": FALLING, "val_loss": FALLING}))

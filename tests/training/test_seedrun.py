@@ -265,3 +265,17 @@ def test_classes_that_count_alike_are_held_against_a_chance_of_like_classes(bala
     assert result.trace.train_loss.min() > entropy
     assert result.trace.chance_loss == pytest.approx(np.log(2), abs=1e-3)
     assert result.run.outcome is Outcome.COMPLETED
+
+
+@pytest.mark.parametrize("is_guarded", [False, True])
+@pytest.mark.parametrize("loss", ["sparse_categorical_crossentropy", "categorical_crossentropy"])
+def test_probes_add_channels_and_change_no_number(data, loss, is_guarded):
+    plain = trained(Space(loss=loss, rate=0.5), data, epochs=3, is_guarded=is_guarded)
+    probed = trained(Space(loss=loss, rate=0.5), data, epochs=3, is_guarded=is_guarded, has_probes=True)
+    assert probed.trace.step_loss.tolist() == plain.trace.step_loss.tolist()
+    assert not plain.trace.channels
+    assert {"class_recall_min", "update_ratio"} <= set(probed.trace.channels)
+    answers = probed.model.predict(data.x_validation, verbose=0).argmax(axis=-1)
+    right = [np.mean(answers[data.y_validation == code] == code) for code in range(10)]
+    many = [recall for code, recall in enumerate(right) if np.sum(data.y_validation == code) >= 10]
+    assert probed.trace.channels["class_recall_min"][-1] == pytest.approx(min(many))

@@ -68,6 +68,7 @@ def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: i
         trial=trial.number,
         seed_index=seed_index,
         is_guarded=config.guard,
+        has_probes=config.probes,
         data_findings=dataset.findings,
     )
     file = folder.model_file(trial.number, seed_index)

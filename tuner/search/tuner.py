@@ -61,6 +61,7 @@ class StabilityTuner(keras_tuner.Tuner):
         pruner: `asha`, `hyperband` or `median` end trials early that others are ahead of; only with the default oracle.
         ends_early: End trials as soon as their outcome is certain; one that over-fits is kept at its best epoch.
         guard: Roll a training back when its loss spikes, find out why, and go on (see `SpikeGuard`).
+        probes: Record the probe channels of every training too (see `StabilityMonitor`).
         tuner_kwargs: Passed on to `keras_tuner.Tuner`: `directory`, `project_name`, `overwrite`, ...
 
     Example:
@@ -84,6 +85,7 @@ class StabilityTuner(keras_tuner.Tuner):
         adapt: bool = True,
         pruner: PrunerName = "asha",
         guard: bool = False,
+        probes: bool = False,
         **tuner_kwargs: Any,
     ) -> None:
         self.run_folder = RunFolder(
@@ -110,6 +112,7 @@ class StabilityTuner(keras_tuner.Tuner):
         self._metric = metric
         self._ends_early = ends_early
         self._is_guarded = guard
+        self._has_probes = probes
         self._errors_in_a_row: list[str] = []
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
             super().__init__(oracle, hypermodel, **tuner_kwargs)
@@ -148,6 +151,7 @@ class StabilityTuner(keras_tuner.Tuner):
             trial=number,
             ends_early=self._ends_early,
             is_guarded=self._is_guarded,
+            has_probes=self._has_probes,
             on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace, judgement),
             **fit_kwargs,
         )

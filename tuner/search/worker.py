@@ -127,6 +127,7 @@ class StudyTuner(StabilityTuner):
             seed=config.seed,
             margin_weight=config.margin_weight,
             guard=config.guard,
+            probes=config.probes,
             directory=str(folder.root.parent),
             project_name=folder.root.name,
         )

@@ -166,6 +166,6 @@ def _over_fitting(signals: Signals) -> Verdict | None:
     return Verdict(
         True,
         "over_fitting",
-        f"The validation loss was best in epoch {found.best_epoch + 1} and has been higher for {found.num_epochs} "
-        "epochs while the training loss fell.",
+        f"The validation loss was lowest in epoch {found.best_epoch + 1} and, smoothed, has been above its best for "
+        f"{found.num_epochs} epochs while the training loss fell.",
     )

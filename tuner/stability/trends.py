@@ -143,7 +143,7 @@ class OverFitting:
     """Validation loss that rose and stayed up while the training loss fell.
 
     Attributes:
-        best_epoch: Zero-based.
+        best_epoch: Zero-based, of the lowest loss.
         rise_nats: Of the median of the last epochs above the best median.
         rise_frac: The same, as a share of the chance loss.
         num_epochs: How many epochs running.
@@ -168,8 +168,8 @@ def over_fitting(signals: Signals) -> tuple[Finding, ...]:
     return (
         symptom(
             "over_fitting",
-            f"The validation loss was best in epoch {found.best_epoch + 1}; it has been higher for {found.num_epochs} "
-            f"epochs, now by {math.expm1(found.rise_nats):.0%}, {told}.",
+            f"The validation loss was lowest in epoch {found.best_epoch + 1}; smoothed, it has been above its best for "
+            f"{found.num_epochs} epochs, now by {math.expm1(found.rise_nats):.0%}, {told}.",
             where=f"epoch {found.best_epoch + 1}",
             severity=0.2 if is_small else severity,
             confidence=0.9 if found.is_train_falling else 0.6,
@@ -220,7 +220,8 @@ def find_over_fitting(signals: Signals) -> OverFitting | None:
     if num_epochs < running:
         return None
     at = int(np.argmin(level))
-    best_epoch = signals.first_judged_epoch + at + int(np.argmin(losses[at : at + median]))
+    # Not of the lowest median: the weights that are kept are those of the lowest loss.
+    best_epoch = signals.first_judged_epoch + int(np.argmin(losses))
     return OverFitting(
         best_epoch=best_epoch,
         rise_nats=float(level[-1] - level[at]),

@@ -107,6 +107,10 @@ class StabilityMonitor(keras.callbacks.Callback):
         self._epoch_is_read = True
         self._planned_epochs = 0
 
+    def probe_batch(self, x: Any, y: Any) -> None:
+        """Take these rows for the probes that need data, as `probe_data` would have been; before or between epochs."""
+        self._data_probe = DataProbe(x, y) if self._has_probes else None
+
     def set_params(self, params: dict[str, Any]) -> None:
         """Install the recorder; Keras calls this after `set_model` and before it compiles the training function."""
         super().set_params(params)

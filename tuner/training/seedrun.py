@@ -12,6 +12,7 @@ from typing import Any
 
 import keras
 import keras_tuner
+import numpy as np
 import numpy.typing as npt
 
 from tuner.records import Finding, Outcome, SeedRun, Trace
@@ -40,6 +41,9 @@ logger = logging.getLogger(__name__)
 
 # Steps that one call of the compiled program does. Source: measured, about 20 % off the epoch of a small CNN on a CPU.
 STEPS_PER_EXECUTION = 32
+# Rows of the validation part that the probes look at after each epoch. Source: convention; ten of each class, as the
+# recall of a class needs, for up to fifty classes.
+PROBE_ROWS = 512
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,7 @@ def train(
     seed_index: int = 0,
     ends_early: bool = False,
     is_guarded: bool = False,
+    has_probes: bool = False,
     data_findings: Sequence[Finding] = (),
     on_epoch: Callable[[int, Trace], str | None] | None = None,
     **fit_kwargs: Any,
@@ -176,6 +181,7 @@ def train(
         ends_early: End the training after the epoch in which its outcome is certain. One that over-fits gets the
             weights of its best epoch back, and is judged as if it had ended there.
         is_guarded: Roll the training back when its loss spikes, find out why, and go on; a sound one is not touched.
+        has_probes: Record the probe channels too (`Trace.channels`).
         data_findings: Of the data audit, as evidence for the causes.
         on_epoch: Called after every epoch with its zero-based number and the trace so far; may raise `StopTraining`.
             What it returns, unless it is empty, is why the training is not worth going on with: it ends as pruned.
@@ -187,7 +193,9 @@ def train(
     """
     started = time.perf_counter()
     chance_loss = judgement.minimised_chance(data.y, data.class_weight)
-    monitor = StabilityMonitor(chance_loss, metric=judgement.watched_metric, num_classes=judgement.num_classes)
+    monitor = StabilityMonitor(
+        chance_loss, metric=judgement.watched_metric, num_classes=judgement.num_classes, probes=has_probes
+    )
     guard = SpikeGuard(monitor, chance_loss=chance_loss) if is_guarded else None
     hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
     fit_kwargs |= {"epochs": epochs, "callbacks": [hook, *fit_kwargs.pop("callbacks", ())]}
@@ -280,6 +288,8 @@ def _fit(
             is_multilabel=judgement.is_multilabel,
             num_train=len(data.x),
         )
+        rows = np.random.default_rng(seed).permutation(len(data.x_validation))[:PROBE_ROWS]
+        monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
         reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
         callbacks = [monitor, *([guard] if guard else []), *callbacks]
         fit_model(hypermodel, hp, model, data=data, judgement=judgement, callbacks=callbacks, **fit_kwargs)
@@ -347,15 +357,19 @@ def fit_model(
         judgement: Knows the number of classes.
         fit_kwargs: Passed on to `fit`.
     """
-    one_hot = wants_one_hot(model)
-    y, y_validation = (
-        keras.utils.to_categorical(labels, judgement.num_classes) if one_hot and labels.ndim == 1 else labels
-        for labels in (data.y, data.y_validation)
-    )
+    y, y_validation = (_labels_for(model, labels, judgement) for labels in (data.y, data.y_validation))
     fit_kwargs.setdefault("verbose", 0)
     if data.class_weight is not None:
         fit_kwargs["class_weight"] = data.class_weight
     hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
+
+
+def _labels_for(model: Any, labels: npt.NDArray[Any], judgement: Judgement) -> npt.NDArray[Any]:
+    """Labels in the form that the model was compiled for."""
+    if labels.ndim > 1 or not wants_one_hot(model):
+        return labels
+    one_hot: npt.NDArray[Any] = keras.utils.to_categorical(labels, judgement.num_classes)
+    return one_hot
 
 
 def _message(found: Verdict | None, trace: Trace, kept: Trace) -> str:
