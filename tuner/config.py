@@ -15,6 +15,7 @@ from typing import Any, Literal
 import pydantic
 import ruamel.yaml
 
+from tuner.database import check_url
 from tuner.errors import ConfigError, did_you_mean
 from tuner.records import MetricName
 
@@ -184,6 +185,11 @@ class SearchConfig(pydantic.BaseModel):
         description="Worker processes: a number, or auto for one on each core (or GPU). Only with 1 are the same trials"
         " proposed every time.",
     )
+    storage: str | None = pydantic.Field(
+        None,
+        description="PostgreSQL database for workers on several machines: postgresql://USER@HOST/DATABASE, the password"
+        " in PGPASSWORD or ~/.pgpass. By default a file in the run folder.",
+    )
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
 
@@ -200,6 +206,11 @@ class SearchConfig(pydantic.BaseModel):
         if number == "auto" or (type(number) is int and 1 <= number <= MAX_WORKERS):
             return number
         raise ValueError(f"expected a number of processes from 1 to {MAX_WORKERS}, or auto")
+
+    @pydantic.field_validator("storage")
+    @classmethod
+    def _storage_url(cls, value: str | None) -> str | None:
+        return None if value is None else check_url(value)
 
     @pydantic.field_validator("text", "drop", "na", mode="before")
     @classmethod
@@ -361,4 +372,7 @@ def _describe(detail: Any) -> str:
         return f"unknown key {name!r}.{did_you_mean(name, SearchConfig.model_fields)}"
     if name == "time_limit" and detail["type"] == "float_parsing":
         return f"time_limit: {detail['input']!r} is not a time. Write 90s, 30m, 2h or 1d."
+    if name == "storage":
+        # What was given may hold a password.
+        return f"storage: {detail['msg']}."
     return f"{name}: {detail['msg']} (got {detail['input']!r})."

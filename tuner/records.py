@@ -35,6 +35,7 @@ __all__ = [
     "RateSweep",
     "Remedy",
     "SeedRun",
+    "SharedStudy",
     "StabilityMargin",
     "StabilityScore",
     "SweptTrial",
@@ -439,6 +440,20 @@ class Claim:
     worker: int
     trial: int
     seed_index: int | None
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class SharedStudy:
+    """Where the study of a run is, if it is not a file of the run folder.
+
+    Attributes:
+        url: Of the database, without a password.
+        name: Of the study among those in it.
+    """
+
+    url: str
+    name: str
     schema_version: int = 1
 
 

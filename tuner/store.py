@@ -3,7 +3,8 @@
     runs/<name>/
         config.yaml         what was asked for, resolved
         environment.json    versions, hardware, command
-        study.db            the Optuna study
+        study.db            the Optuna study, or
+        storage.json        the database that it is in, and its name there
         data/               dataset.json, split and arrays, one folder per distinct fitted pipeline
         trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only)
         trials/<number>/margin.json which of the sweeps belongs to the trial
@@ -41,6 +42,7 @@ import numpy as np
 import pydantic
 
 from tuner.config import SearchConfig, dump_config, load_resolved
+from tuner.database import open_database
 from tuner.errors import EnvironmentFault, RunError
 from tuner.records import (
     Adaptation,
@@ -50,6 +52,7 @@ from tuner.records import (
     RateRange,
     RateSweep,
     SeedRun,
+    SharedStudy,
     StabilityMargin,
     SweptTrial,
     Trace,
@@ -195,6 +198,7 @@ class RunFolder:
         self.config_file = root / "config.yaml"
         self.environment_file = root / "environment.json"
         self.study_file = root / "study.db"
+        self.storage_file = root / "storage.json"
         self.data_dir = root / "data"
         self.dataset_file = self.data_dir / "dataset.json"
         self.trials_dir = root / "trials"
@@ -219,8 +223,12 @@ class RunFolder:
         with storage_errors(root):
             # What was measured on other data or settings, before the first trial.
             shutil.rmtree(folder.margins_dir, ignore_errors=True)
-            for file in (folder.rate_range_file, folder.adaptation_file, folder.ending_file):
+            for file in (folder.rate_range_file, folder.adaptation_file, folder.ending_file, folder.storage_file):
                 file.unlink(missing_ok=True)
+            if config.storage:
+                # Several runs may share a database, and a folder may be made again under the same name.
+                name = f"{_encodable(root.absolute().name)}-{secrets.token_hex(4)}"
+                write_json(folder.storage_file, SharedStudy(config.storage, name))
             folder.trials_dir.mkdir(exist_ok=True)
             folder.logs_dir.mkdir(exist_ok=True)
         return folder
@@ -274,9 +282,15 @@ class RunFolder:
     def exclusive(self, what: str) -> Iterator[None]:
         """Hold one thing that the workers share while it is read and changed; others wait. A dead holder has let go.
 
+        Workers on several machines meet in their database: locks on files of a network file system do not hold.
+
         Args:
             what: `study`, `models` or another name of one's own.
         """
+        if shared := self.load_shared_study():
+            with open_database(shared.url).exclusive(f"{shared.name}/{what}"):
+                yield
+            return
         file = self.workers_dir / f"{what}.lock"
         with storage_errors(file):
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -300,10 +314,14 @@ class RunFolder:
         for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir, self.workers_dir):
             shutil.rmtree(folder, ignore_errors=True)
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
-        for file in (*files, self.rate_range_file, self.adaptation_file, self.ending_file):
+        for file in (*files, self.rate_range_file, self.adaptation_file, self.ending_file, self.storage_file):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.root.rmdir()
+
+    def load_shared_study(self) -> SharedStudy | None:
+        """The database of the study; None if it is a file of the run."""
+        return read_json(self.storage_file, SharedStudy) if self.storage_file.is_file() else None
 
     def save_dataset(self, record: DatasetRecord) -> None:
         """Store what the run knows of its data."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tuner.search import machine
-from tuner.search.machine import WORKER_MEMORY_BYTES, num_workers, worker_environments
+from tuner.search.machine import WORKER_MEMORY_BYTES, network_file_system, num_workers, worker_environments
 
 
 @pytest.fixture
@@ -90,3 +90,29 @@ def test_this_machine_has_a_core_and_some_memory() -> None:
     assert 1 <= machine.num_cores() <= (os.cpu_count() or 1)
     memory = machine.available_memory_bytes()
     assert memory is None or memory > 0
+
+
+@pytest.mark.parametrize(
+    ("place", "system"),
+    [
+        ("/home/me/run", "nfs4"),
+        ("/home", "nfs4"),
+        ("/homes/me", ""),
+        ("/home/local/run", ""),
+        ("/my scratch/run", "lustre"),
+        ("/my", ""),
+        ("/twice/run", ""),
+        ("/var/run", ""),
+    ],
+)
+def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path, place: str, system: str) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(
+        "overlay / overlay rw 0 0\nserver:/home /home nfs4 rw 0 0\n/dev/sda1 /home/local ext4 rw 0 0\n"
+        "mds@tcp:/fs /my\\040scratch lustre rw 0 0\nserver:/t /twice nfs rw 0 0\n/dev/sdb /twice xfs rw 0 0\nbroken\n"
+    )
+    assert network_file_system(Path(place), mounts=mounts) == system
+
+
+def test_where_nobody_tells_the_file_systems_none_is_a_network_one(tmp_path: Path) -> None:
+    assert network_file_system(tmp_path, mounts=tmp_path / "none") == ""

@@ -501,3 +501,10 @@ def test_many_workers_that_ask_at_once_share_the_budget(folder: RunFolder) -> No
     with ThreadPoolExecutor(4) as pool:
         done = list(pool.map(work, range(4)))
     assert sorted(number for numbers in done for number in numbers) == list(range(9))
+
+
+def test_a_study_file_on_a_network_file_system_is_refused(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.search.study.network_file_system", lambda _: "nfs4")
+    with pytest.raises(EnvironmentFault, match=r"network file system \(nfs4\).*--storage postgresql://"):
+        Study(folder)
+    assert not folder.study_file.exists()

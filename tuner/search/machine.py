@@ -4,18 +4,41 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["available_memory_bytes", "num_workers", "worker_environments"]
+__all__ = ["available_memory_bytes", "network_file_system", "num_workers", "worker_environments"]
 
 # Memory that is reckoned with for a worker when their number is `auto`. Source: `ps` of workers on three small data
 # sets showed 1.0 to 1.1 GB, most of it TensorFlow itself.
 WORKER_MEMORY_BYTES = 1_200_000_000
 # How long the driver's program may take to list the cards. Source: convention.
 LISTING_TIMEOUT_S = 20.0
+
+# File systems that several machines write to, as /proc/mounts calls them. Source: the Linux kernel's documentation and
+# the manuals of the parallel ones.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    (
+        "afs",
+        "beegfs",
+        "ceph",
+        "cifs",
+        "fhgfs",
+        "fuse.ceph",
+        "fuse.glusterfs",
+        "fuse.sshfs",
+        "glusterfs",
+        "gpfs",
+        "lustre",
+    )
+    + ("nfs", "nfs4", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs")
+)
+
+# How /proc/mounts writes spaces and the like: \040.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
 
 # Read by TensorFlow, oneDNN, OpenBLAS and MKL when they start; what the user has set stays.
 _ONE_THREAD = {
@@ -109,6 +132,26 @@ def available_memory_bytes() -> int | None:
     if limit and used and limit[0].isdigit() and used[0].isdigit():
         found.append(max(0, int(limit[0]) - int(used[0])))
     return min(found, default=None)
+
+
+def network_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:
+    """The type of the network file system that a path is on, such as `nfs4`; empty if it is on none, or nobody says.
+
+    Args:
+        path: It need not exist.
+        mounts: The list of what is mounted where.
+    """
+    place = os.path.realpath(path)
+    found = ("", "")
+    for line in _lines(mounts):
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = _ESCAPED.sub(lambda match: chr(int(match[1], 8)), fields[1])
+        # Of two on the same point the later one hides the other.
+        if (place + "/").startswith(point.rstrip("/") + "/") and len(point) >= len(found[0]):
+            found = (point, fields[2])
+    return found[1] if found[1] in _NETWORK_FILE_SYSTEMS else ""
 
 
 def _first_words(file: Path) -> list[str]:

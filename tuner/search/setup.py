@@ -20,6 +20,7 @@ from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
 from tuner.data.transformers.channels import is_value
+from tuner.database import open_database
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
 from tuner.records import DatasetRecord, DataSpec, Finding
 from tuner.stability.judgement import chance_levels, choose_metric
@@ -128,7 +129,11 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
     Raises:
         RunError: The folder holds a run of other data or settings.
         AuditError: The audit found severe faults and `force` is not set.
+        EnvironmentFault: The folder or the database cannot be used.
     """
+    if config.storage:
+        # First: a run that names a wrong one would be of no use, and in the way of the right one.
+        open_database(config.storage)
     data = read_data(config)
     severe = [finding for finding in data.record.findings if finding.severity >= audit.SEVERE]
     if severe and not config.force:
@@ -215,10 +220,11 @@ def _has_begun(folder: RunFolder, config: SearchConfig) -> bool:
 
 def discard_if_unused(folder: RunFolder) -> None:
     """Remove a run folder in which no trial was ever proposed: its start was refused, and the next one begins anew."""
-    from tuner.search.study import load_trials
+    from tuner.search.study import delete_study, load_trials
 
     with contextlib.suppress(RunError), folder.lock():
         if not load_trials(folder):
+            delete_study(folder)
             folder.discard()
 
 

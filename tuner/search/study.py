@@ -12,13 +12,15 @@ from collections.abc import Iterator, Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner.database import database_fault, open_database
 from tuner.errors import EnvironmentFault
 from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
+from tuner.search.machine import network_file_system
 from tuner.search.pruning import Rival
 from tuner.search.sampling import AlgorithmName, Draft, StoredProposals, require_packages
 from tuner.store import RunFolder, write_json
 
-__all__ = ["Study", "load_trials", "storage_faults"]
+__all__ = ["Study", "delete_study", "load_trials", "storage_faults"]
 
 STUDY_NAME = "tuner"
 # A trial that took its worker down this often is not tried again.
@@ -50,10 +52,10 @@ class Study:
         self._folder = folder
         self._seed = seed
         with storage_faults(folder):
-            self._storage = _storage(folder)
+            self._storage, name = _storage(folder)
             self._study = optuna.create_study(
                 storage=self._storage,
-                study_name=STUDY_NAME,
+                study_name=name,
                 direction="minimize",
                 sampler=StoredProposals(),
                 load_if_exists=True,
@@ -245,20 +247,29 @@ class Study:
 
 def load_trials(folder: RunFolder) -> list[TrialRecord]:
     """All trials of a run by number; empty before the first worker made the study."""
-    if not folder.study_file.is_file():
+    if not (folder.study_file.is_file() or folder.storage_file.is_file()):
         return []
     with storage_faults(folder):
-        storage = _storage(folder)
+        storage, name = _storage(folder)
         try:
-            study_id = storage.get_study_id_from_name(STUDY_NAME)
+            study_id = storage.get_study_id_from_name(name)
             trials = storage.get_all_trials(study_id, deepcopy=False)
         except KeyError:
             return []
         finally:
             storage.remove_session()
-            storage.engine.dispose()
+            if not folder.storage_file.is_file():
+                storage.engine.dispose()
     known = [trial for trial in trials if trial.state is not TrialState.FAIL]
     return [_record(folder, trial) for trial in sorted(known, key=lambda trial: trial.number)]
+
+
+def delete_study(folder: RunFolder) -> None:
+    """Remove the study of a run from its database; a study that is a file goes with the folder."""
+    if shared := folder.load_shared_study():
+        with storage_faults(folder), contextlib.suppress(KeyError):
+            storage = open_database(shared.url).storage
+            storage.delete_study(storage.get_study_id_from_name(shared.name))
 
 
 def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
@@ -305,12 +316,14 @@ def _outcome(trial: FrozenTrial) -> Outcome:
 
 @contextlib.contextmanager
 def storage_faults(folder: RunFolder) -> Iterator[None]:
-    """Turn every failure of the study's storage in the block into an `EnvironmentFault` that names the file."""
+    """Turn every failure of the study's storage in the block into an `EnvironmentFault` that names file or database."""
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        if shared := folder.load_shared_study():
+            raise database_fault(shared.url, error) from error
         # Optuna's own text says nothing of the cause.
         reason = str(error.__cause__ or error).splitlines()[0]
         raise _fault(folder, reason) from error
@@ -323,17 +336,26 @@ def _fault(folder: RunFolder, reason: str) -> EnvironmentFault:
     )
 
 
-def _storage(folder: RunFolder) -> optuna.storages.RDBStorage:
-    """The SQLite file of the run.
+def _storage(folder: RunFolder) -> tuple[optuna.storages.RDBStorage, str]:
+    """The SQLite file of the run, or its database, and the name of the study in it.
 
     Raises:
-        EnvironmentFault: Another version of Optuna made it.
+        EnvironmentFault: It cannot be used, or another version of Optuna made it.
     """
     from sqlalchemy.engine import URL
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if shared := folder.load_shared_study():
+        return open_database(shared.url).storage, shared.name
+    if system := network_file_system(folder.root):
+        raise EnvironmentFault(
+            f"The study cannot be a file in {str(folder.root)!r}: this is a network file system ({system}), on which "
+            "SQLite's locks do not hold between machines. Give --run a folder on a local disk, or have the study in a "
+            "database: --storage postgresql://USER@HOST/DATABASE"
+        )
     url = URL.create("sqlite", database=str(folder.study_file.absolute())).render_as_string()
     try:
-        return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": SQLITE_TIMEOUT_S}})
+        options = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
+        return optuna.storages.RDBStorage(url, engine_kwargs=options), STUDY_NAME
     except RuntimeError as error:
         raise _fault(folder, str(error)) from error
