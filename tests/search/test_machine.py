@@ -95,10 +95,10 @@ def test_this_machine_has_a_core_and_some_memory() -> None:
 @pytest.mark.parametrize(
     ("place", "system"),
     [
-        ("/home/me/run", "nfs4"),
-        ("/home", "nfs4"),
-        ("/homes/me", ""),
-        ("/home/local/run", ""),
+        ("/data/me/run", "nfs4"),
+        ("/data", "nfs4"),
+        ("/database/me", ""),
+        ("/data/local/run", ""),
         ("/my scratch/run", "lustre"),
         ("/my", ""),
         ("/twice/run", ""),
@@ -108,7 +108,7 @@ def test_this_machine_has_a_core_and_some_memory() -> None:
 def test_the_file_system_is_that_of_the_nearest_mount(tmp_path: Path, place: str, system: str) -> None:
     mounts = tmp_path / "mounts"
     mounts.write_text(
-        "overlay / overlay rw 0 0\nserver:/home /home nfs4 rw 0 0\n/dev/sda1 /home/local ext4 rw 0 0\n"
+        "overlay / overlay rw 0 0\nserver:/d /data nfs4 rw 0 0\n/dev/sda1 /data/local ext4 rw 0 0\n"
         "mds@tcp:/fs /my\\040scratch lustre rw 0 0\nserver:/t /twice nfs rw 0 0\n/dev/sdb /twice xfs rw 0 0\nbroken\n"
     )
     assert network_file_system(Path(place), mounts=mounts) == system

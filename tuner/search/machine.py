@@ -20,8 +20,8 @@ LISTING_TIMEOUT_S = 20.0
 
 # File systems that several machines write to, as /proc/mounts calls them. Source: the Linux kernel's documentation and
 # the manuals of the parallel ones.
-_NETWORK_FILE_SYSTEMS = frozenset(
-    (
+_NETWORK_FILE_SYSTEMS = (
+    *(
         "afs",
         "beegfs",
         "ceph",
@@ -33,10 +33,9 @@ _NETWORK_FILE_SYSTEMS = frozenset(
         "glusterfs",
         "gpfs",
         "lustre",
-    )
-    + ("nfs", "nfs4", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs")
+    ),
+    *("nfs", "nfs4", "orangefs", "panfs", "pvfs2", "smb3", "smbfs", "wekafs"),
 )
-
 # How /proc/mounts writes spaces and the like: \040.
 _ESCAPED = re.compile(r"\\([0-7]{3})")
 
