@@ -336,6 +336,10 @@ def test_many_values_far_outside_are_a_long_tail_and_few_are_outliers(share, wea
         ([9.0, 3.0, 3.01, 3.0, 3.01, 3.0, 3.01, 3.0], "restless_above_chance", False),
         ([9.0, 1.15, 1.18, 1.15, 1.18, 1.15, 1.18], "restless_above_chance", False),
         ([9.0, 3.0, 4.0], "restless_above_chance", False),
+        ([5.1, 1.1, 1.0, 1.0, 1.0], "exploded_start", True),
+        ([4.9, 1.1, 1.0, 1.0, 1.0], "exploded_start", False),
+        ([50.0, 9.0, 1.25, 1.25, 1.25], "exploded_start", False),
+        ([50.0, 9.0, 0.8, 0.8, 0.8], "exploded_start", False),
     ],
 )
 def test_a_loss_that_ends_above_chance_stays_there_or_jumps_about(train, fact, is_there):
@@ -357,6 +361,25 @@ def test_a_loss_that_was_thrown_far_above_chance_is_no_sign_of_a_low_rate(losses
     told = [cause.code for cause in diagnose(detect(trace).findings, trace=trace)]
     assert told[0] == "learning_rate_too_high"
     assert "learning_rate_too_low" not in told
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_creeping"),
+    [
+        (np.linspace(10.4, 9.5, 8), True),
+        # Too few epochs, too many of them up, too large a fall in all: it may have been thrown there.
+        (np.linspace(10.4, 9.5, 7), False),
+        ([10.4, 10.3, 10.4, 10.2, 10.1, 10.0, 9.9, 10.0, 9.8, 9.7], False),
+        (np.geomspace(20.2, 10.0, 8), False),
+        (np.geomspace(19.8, 10.0, 8), True),
+    ],
+)
+def test_a_loss_that_creeps_down_from_where_it_began_is_of_a_rate_too_low(losses, is_creeping):
+    """The first: a digits net on pixels of 0 to 16 at a rate of 1e-5 (a chance loss of 2.3)."""
+    trace = epochs_of(np.array(losses) / 2.3)
+    told = diagnose(detect(trace).findings, trace=trace)
+    assert (told[0].code == "learning_rate_too_low") is is_creeping
+    assert any("creeping_above_chance" in cause.evidence for cause in told) is is_creeping
 
 
 def test_a_loss_that_stays_at_chance_may_be_of_a_rate_too_low():

@@ -260,6 +260,8 @@ def test_a_network_that_guesses_from_its_first_epoch_on_is_not_learning(write: W
         ([0.1, 0.1, 0.1, 0.16, 0.16, 0.16, 0.1, 0.1, 0.1], 9.0, False),
         ([0.1] * 6 + [0.118] * 3, 9.0, True),
         ([0.1] * 6 + [0.122] * 3, 9.0, False),
+        # Down: the first epochs were better than a guess by luck.
+        ([0.17, 0.17, 0.1, 0.1, 0.1, 0.06, 0.06, 0.06, 0.06], 9.0, True),
         ([0.0] * 9, 9.0, False),
         ([1.0] * 9, 9.0, False),
     ],
@@ -270,6 +272,18 @@ def test_what_counts_as_a_loss_of_guessing(
     losses = [first_loss] + [2.4] * 8
     log = only(write(table({"epoch": range(9), "accuracy": accuracy, "loss": losses})))
     assert ("The accuracy never rose" in notes(log)) is is_guessing
+
+
+def test_a_network_whose_answers_were_worse_than_a_guess_learned_nothing(write: Write) -> None:
+    """Of a digits net at a rate of 0.3: its accuracy of 0.057 is that of 18 classes, of which there are 10."""
+    accuracy = [0.167, 0.08, 0.097, 0.09, 0.107, 0.09, 0.06, 0.057, 0.057, 0.057]
+    losses = [115.3, 2.538, 2.403, 2.34, 2.32, 2.313, 2.315, 2.317, 2.316, 2.316]
+    log = only(write(table({"epoch": range(10), "accuracy": accuracy, "loss": losses, "val_loss": losses})))
+    assert log.trace.chance_loss == pytest.approx(2.313)
+    assert [finding.code for finding in detect(log.trace).findings] == ["not_learning"]
+    # An accuracy of 0.4 may be that of a network which has learned: the loss of guessing is what it is.
+    lucky = only(write(table({"epoch": range(10), "accuracy": [0.4] * 10, "loss": [9.0, *losses[1:-1], 0.1]})))
+    assert lucky.trace.chance_loss == pytest.approx(0.9163, abs=1e-3)
 
 
 def test_a_loss_of_another_name(write: Write) -> None:

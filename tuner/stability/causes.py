@@ -78,6 +78,8 @@ FACT_WORDS = {
     "early_rise": "the loss rose with the first steps",
     "restless_above_chance": "the loss jumps about far above chance",
     "far_above_chance": "the loss stands far above chance",
+    "exploded_start": "the loss of the first epoch was far above chance, and what came after it stayed at chance",
+    "creeping_above_chance": "the loss creeps down from far above chance, epoch by epoch",
     "weak_first_layer": "the first layer gets a small part of the gradient",
     "memorising": "validation stood still before the training loss had fallen: labels are learned by heart",
     "model:softmax_with_from_logits": "softmax is applied twice",
@@ -131,6 +133,7 @@ CAUSES: tuple[Cause, ...] = (
             "unrecovered": 0.55,
             "restless_above_chance": 0.5,
             "far_above_chance": 0.3,
+            "exploded_start": 0.4,
             "nan": 0.3,
             "validation_spike": 0.4,
             "getting_worse": 0.45,
@@ -140,6 +143,7 @@ CAUSES: tuple[Cause, ...] = (
         support={"high_rate": 0.6, "no_clipping": 0.05},
         against={
             "low_rate": 0.7,
+            "creeping_above_chance": 0.7,
             "data:outliers": 0.3,
             "data:missing_values": 0.3,
             "data:infinite_values": 0.4,
@@ -156,7 +160,7 @@ CAUSES: tuple[Cause, ...] = (
     Cause(
         "learning_rate_too_low",
         "The learning rate is probably too low",
-        symptoms={"too_slow": 0.5, "step_too_small": 0.6, "not_learning": 0.25},
+        symptoms={"too_slow": 0.5, "step_too_small": 0.6, "not_learning": 0.25, "creeping_above_chance": 0.5},
         support={"low_rate": 0.6, "smooth": 0.2},
         against={
             "high_rate": 0.7,

@@ -66,6 +66,12 @@ LONG_TAIL_FRAC, SEEN_TWICE = 0.02, 0.4
 # by so much from the middle to the last third of the epochs. Source: convention.
 ABOVE_CHANCE_NATS, FAR_ABOVE_CHANCE_NATS = math.log(1.2), math.log(2)
 STILL_FALLING_NATS = 0.05
+# It was not thrown there but started there, if it fell in this share of so many epochs or more, by no more than this in
+# all. Source: convention; 7 falls in 7 epochs have a chance of 1 in 128 where the loss goes up and down.
+CREEPING_FRAC, CREEPING_EPOCHS, CREEPING_NATS = 0.9, 7, math.log(2)
+# A first epoch this far above chance, of a training that ends at chance: its first steps were far too large. Source:
+# convention; a network that starts with huge outputs, but at a sound rate, learns after it.
+EXPLODED_NATS = math.log(5)
 # Spread of such a loss from epoch to epoch: starts to count, full. Source: the tuning half of the zoo.
 RESTLESS_NATS = (0.02, 0.2)
 
@@ -211,6 +217,8 @@ _FINDING_OF_FACT = {
     "memorising": ("over_fitting", "validation_never_learns"),
     "restless_above_chance": ("not_learning",),
     "far_above_chance": ("not_learning",),
+    "exploded_start": ("not_learning",),
+    "creeping_above_chance": ("not_learning",),
     "weak_first_layer": ("not_learning",),
 }
 
@@ -266,14 +274,19 @@ def _trace_facts(signals: Signals) -> dict[str, float]:
             facts["validation_better"] = 0.7
         if _is_memorising(signals.train[:count], signals.validation[:count]):
             facts["memorising"] = 0.9
+    train = signals.train
+    if len(train) >= 4 and train[0] >= EXPLODED_NATS and abs(float(np.median(train[-3:]))) < ABOVE_CHANCE_NATS:
+        facts["exploded_start"] = 1.0
     return facts | _facts_above_chance(signals.train)
 
 
 def _facts_above_chance(train: FloatArray) -> dict[str, float]:
-    """What a loss says that ends far above chance: it jumps about there, or stays."""
+    """What a loss says that ends far above chance: it jumps about there, stays, or creeps down from where it began."""
     level = float(np.median(train[-3:])) if len(train) >= 2 else -math.inf
     if level <= ABOVE_CHANCE_NATS:
         return {}
+    if _is_creeping(train):
+        return {"creeping_above_chance": 1.0}
     facts: dict[str, float] = {}
     if len(train) >= 4:
         start, end = RESTLESS_NATS
@@ -282,6 +295,13 @@ def _facts_above_chance(train: FloatArray) -> dict[str, float]:
     if float(np.median(train[-2 * third : -third]) - np.median(train[-third:])) < STILL_FALLING_NATS:
         facts["far_above_chance"] = graded(level, start=ABOVE_CHANCE_NATS, end=FAR_ABOVE_CHANCE_NATS, low=0.0, high=1.0)
     return facts
+
+
+def _is_creeping(train: FloatArray) -> bool:
+    falls = np.diff(train) < 0
+    return bool(
+        len(falls) >= CREEPING_EPOCHS and falls.mean() >= CREEPING_FRAC and train[0] - train[-1] <= CREEPING_NATS
+    )
 
 
 def _is_memorising(train: FloatArray, validation: FloatArray) -> bool:

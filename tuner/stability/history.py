@@ -324,7 +324,8 @@ def _log(history: History, rows: np.ndarray, chance: float, names: tuple[str, st
             f"Some losses are negative, so rises are judged from {-offset:.4g} up: "
             f"the losses of the evidence are {offset:.4g} higher than those of the log."
         )
-    guessing = _guessing_loss(columns, chance)
+    lowest = min((float(loss) for loss in (*train, *validation) if math.isfinite(loss)), default=math.inf)
+    guessing = _guessing_loss(columns, chance, lowest)
     if guessing is not None and not offset:
         chance_loss = guessing
         notes.append(
@@ -380,10 +381,11 @@ def _offset(train: FloatArray, validation: FloatArray) -> float:
     return float(high - low or abs(low)) - float(low)
 
 
-def _guessing_loss(columns: Mapping[str, Column], first_loss: float) -> float | None:
+def _guessing_loss(columns: Mapping[str, Column], first_loss: float, lowest: float) -> float | None:
     """Cross-entropy of a constant answer as good as the accuracy says, if the first loss was an explosion above it.
 
-    None if there is no accuracy, if it rose, or if the first loss may be that of chance.
+    None if there is no accuracy, if it rose, or if the first loss may be that of chance. A network of so low an
+    accuracy has learned nothing: a lowest loss below that of guessing means that it answered worse than a guess.
     """
     known = {name.lower(): column for name, column in columns.items()}
     column = next((known[name] for name in ACCURACY_NAMES if name in known), None)
@@ -393,15 +395,18 @@ def _guessing_loss(columns: Mapping[str, Column], first_loss: float) -> float | 
     share = float(np.median(values))
     others = max(1 / share - 1, 1.0)
     loss = -share * math.log(share) - (1 - share) * math.log((1 - share) / others)
-    factor = EXPLODED_LOW_FACTOR if share <= LOW_ACCURACY else EXPLODED_FACTOR
-    return None if first_loss <= factor * loss else loss
+    is_low = share <= LOW_ACCURACY
+    if first_loss <= (EXPLODED_LOW_FACTOR if is_low else EXPLODED_FACTOR) * loss:
+        return None
+    return min(loss, lowest) if is_low and lowest > 0 else loss
 
 
 def _has_risen(accuracy: FloatArray) -> bool:
     medians = running_median(accuracy, ACCURACY_MEDIAN)[min(ACCURACY_MEDIAN, accuracy.size) - 1 :]
     third = -(-accuracy.size // 3)
     growth = float(np.mean(accuracy[-third:])) / float(np.mean(accuracy[:third]))
-    return bool(medians.max() >= FLAT_ACCURACY_FACTOR * medians.min()) or growth >= FLAT_ACCURACY_GROWTH
+    lowest_before = np.minimum.accumulate(medians)
+    return bool((medians >= FLAT_ACCURACY_FACTOR * lowest_before).any()) or growth >= FLAT_ACCURACY_GROWTH
 
 
 def _usable_chance(chance: float, train: FloatArray) -> float:
