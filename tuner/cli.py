@@ -543,6 +543,9 @@ def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> N
     from tuner.store import RunFolder
 
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    # What it does goes to its log; of other packages only warnings.
+    logging.basicConfig(format="%(asctime)s %(message)s")
+    logging.getLogger("tuner").setLevel(logging.INFO)
     run_worker(RunFolder.open(run), number=number, deadline=until, only_confirm=only_confirm)
 
 

@@ -6,7 +6,7 @@
         study.db            the Optuna study, or
         storage.json        the database that it is in, and its name there
         data/               dataset.json, split and arrays, one folder per distinct fitted pipeline
-        trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only)
+        trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only); checkpoint.npz while it trains
         trials/<number>/margin.json which of the sweeps belongs to the trial
         margins/            one learning-rate sweep for each distinct configuration but for its rate
         rate_range.json     learning-rate range that sweeps proposed, with --lr-range auto
@@ -31,14 +31,16 @@ import json
 import os
 import secrets
 import shutil
+import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, TypeVar
 
 import filelock
 import numpy as np
+import numpy.typing as npt
 import pydantic
 
 from tuner.config import SearchConfig, dump_config, load_resolved
@@ -62,14 +64,18 @@ __all__ = [
     "RunFolder",
     "atomic_open",
     "atomic_path",
+    "read_arrays",
     "read_json",
     "read_trace",
     "storage_errors",
+    "write_arrays",
     "write_json",
     "write_text",
 ]
 
 Record = TypeVar("Record")
+
+CHECKPOINT_NAME = "checkpoint.npz"
 
 # What a write can fail of that is no fault of ours; ENOENT is a parent that cannot be made, as in /proc.
 _ENVIRONMENT_ERRNOS = (
@@ -368,6 +374,20 @@ class RunFolder:
         """The trained model of a seed run; only the best few are kept."""
         return self.seed_run_dir(trial, seed_index) / "model.keras"
 
+    def checkpoint_file(self, trial: int, seed_index: int) -> Path:
+        """State of a seed run after its last epoch; only while it is not finished."""
+        return self.seed_run_dir(trial, seed_index) / CHECKPOINT_NAME
+
+    def remove_checkpoints(self, *, besides: Collection[int] = ()) -> None:
+        """Remove the checkpoints of the trainings that the search chooses by.
+
+        Args:
+            besides: Numbers of the trials that are not finished.
+        """
+        for file in self.trials_dir.glob(f"*/seed_0/{CHECKPOINT_NAME}"):
+            if int(file.parts[-3]) not in besides:
+                file.unlink(missing_ok=True)
+
     def save_seed_run(self, run: SeedRun, trace: Trace) -> None:
         """Write trace and record of a finished seed run, the record last: where it exists, all is there."""
         folder = self.seed_run_dir(run.trial, run.seed_index)
@@ -425,8 +445,10 @@ class RunFolder:
                 file.unlink(missing_ok=True)
 
     def clear_trial(self, trial: int) -> None:
-        """Remove what an interrupted trial left behind, before it runs again."""
-        shutil.rmtree(self.trials_dir / f"{trial:04d}", ignore_errors=True)
+        """Remove what an interrupted trial left behind, before it runs again; what it goes on from stays."""
+        for file in (self.trials_dir / f"{trial:04d}").rglob("*"):
+            if file.is_file() and file.name != CHECKPOINT_NAME:
+                file.unlink(missing_ok=True)
 
 
 def write_trace(path: Path, trace: Trace) -> None:
@@ -439,6 +461,25 @@ def write_trace(path: Path, trace: Trace) -> None:
     arrays |= {"events": np.array(json.dumps(trace.events))} if trace.events else {}
     with atomic_open(path, "wb") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Write arrays by name as a NumPy archive, atomically; not compressed, which would take most of the time."""
+    with atomic_open(path, "wb") as stream:
+        np.savez(stream, **arrays)  # type: ignore[arg-type]  # its stub takes the names for options
+
+
+def read_arrays(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read what `write_arrays` wrote.
+
+    Raises:
+        RunError: The file is missing or damaged.
+    """
+    try:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
+            return dict(archive)
+    except _DAMAGE as error:
+        raise RunError(f"{str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
 
 
 def read_trace(path: Path) -> Trace:
@@ -457,7 +498,7 @@ def read_trace(path: Path) -> Trace:
             events = json.loads(archive["events"].item()) if "events" in archive.files else []
             fields["events"] = tuple((int(step), str(kind)) for step, kind in events)
             return Trace(**fields)
-    except (OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise RunError(f"Trace {str(path)!r} cannot be read: {error}. The rest of the run is not affected.") from error
 
 
@@ -465,5 +506,21 @@ def _read_group(archive: Any, prefix: str) -> dict[str, Any]:
     return {name.removeprefix(prefix): archive[name] for name in archive.files if name.startswith(prefix)}
 
 
+# What reading an archive raises that was cut short, or in which bytes were changed.
+_DAMAGE = (
+    AttributeError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    OSError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _TRACE_ARRAYS = ("step_loss", "grad_norm", "train_loss", "validation_loss", "learning_rate", "seconds")
 _TRACE_NUMBERS = ("steps_per_epoch", "planned_epochs", "chance_loss")

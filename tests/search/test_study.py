@@ -221,16 +221,38 @@ def test_nothing_runs_so_nothing_is_put_back(folder: RunFolder) -> None:
     assert load_trials(folder)[0].outcome is Outcome.COMPLETED
 
 
-def test_epochs_of_an_interrupted_attempt_do_not_count_as_progress(folder: RunFolder) -> None:
+def test_a_trial_put_back_keeps_its_reports_until_it_reports_these_epochs_again(folder: RunFolder) -> None:
     study = Study(folder)
     ask(study)
-    for epoch in range(3):
-        study.report(0, epoch, objective=0.0, loss=2.0 - epoch)
+    for epoch in range(4):
+        study.report(0, epoch, objective=float(epoch), loss=2.0 - epoch)
     study.give_back(crashed=False)
-    assert load_trials(folder)[0].epoch_losses == ()
+    assert load_trials(folder)[0].epoch_losses == (2.0, 1.0, 0.0, -1.0)
+    assert (study.unfinished(), study.num_epochs()) == ([0], 4)
     ask(study)
-    study.report(0, 0, objective=0.0, loss=5.0)
-    assert load_trials(folder)[0].epoch_losses == (5.0,)
+    # It goes on after its second epoch,
+    study.report(0, 2, objective=7.0, loss=5.0)
+    assert load_trials(folder)[0].epoch_losses == (2.0, 1.0, 5.0)
+    assert load_trials(folder)[0].epoch_objectives == (0.0, 1.0, 7.0)
+    # or starts again.
+    study.report(0, 0, objective=8.0, loss=6.0)
+    assert load_trials(folder)[0].epoch_losses == (6.0,)
+    assert (study.unfinished(), study.num_epochs()) == ([0], 1)
+    study.finish(0, 1.0, outcome=Outcome.COMPLETED)
+    assert study.unfinished() == []
+
+
+def test_deaths_of_a_trial_that_trains_on_in_between_are_not_its_fault(folder: RunFolder) -> None:
+    study = Study(folder)
+    for epoch in range(4):
+        ask(study)
+        study.report(0, epoch, objective=1.0, loss=1.0)
+        study.give_back(crashed=True)
+        assert load_trials(folder)[0].outcome is Outcome.WAITING
+    ask(study)
+    study.report(0, 3, objective=1.0, loss=1.0)
+    study.give_back(crashed=True, worst_objective=7.0)
+    assert load_trials(folder)[0].outcome is Outcome.CRASHED
 
 
 def test_a_trial_that_takes_its_worker_down_twice_is_ended(folder: RunFolder) -> None:

@@ -93,6 +93,63 @@ print(json.dumps({
 """
 
 
+# A training that is interrupted after its second epoch and goes on, beside one that is not.
+RESUMED = """
+import json, pathlib, sys
+import keras
+import keras_tuner
+import numpy as np
+from sklearn.datasets import load_digits
+from tuner.stability.judgement import Judgement
+from tuner.training.seedrun import StopTraining, TrainingData, train
+
+x, y = load_digits(return_X_y=True)
+x = (x / 16).astype("float32")
+data = TrainingData(x[:300], y[:300], x[300:400], y[300:400])
+
+
+def build(hp):
+    layers = keras.layers
+    model = keras.Sequential([keras.Input((64,)), layers.Dropout(0.3), layers.Dense(10, activation="softmax")])
+    model.compile("adam", "sparse_categorical_crossentropy")
+    return model
+
+
+class Space(keras_tuner.HyperModel):
+    def build(self, hp):
+        return build(hp)
+
+
+def trained(file=None, on_epoch=None):
+    judgement = Judgement(metric="accuracy", chance_loss=2.3, chance_error=0.9, num_validation=100, num_classes=10)
+    return train(
+        Space(), keras_tuner.HyperParameters(), data=data, judgement=judgement, epochs=4, seed=5,
+        checkpoint_file=file, on_epoch=on_epoch,
+    )
+
+
+def stop(epoch, trace):
+    if epoch == 1:
+        raise StopTraining
+
+
+def told(training):
+    weights = [values.tolist() for values in training.model.get_weights()]
+    return [training.trace.step_loss.tolist(), training.trace.validation_loss.tolist(), weights]
+
+
+expected = told(trained())
+file = pathlib.Path(sys.argv[1])
+try:
+    trained(file, stop)
+except StopTraining:
+    np.random.seed(99)
+epochs = []
+resumed = trained(file, lambda epoch, trace: epochs.append(epoch))
+print(json.dumps({"epochs": epochs, "is_same": told(resumed) == expected}))
+"""
+
+
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu", "TF_CPP_MIN_LOG_LEVEL": "3"}
     return subprocess.run(
@@ -141,6 +198,12 @@ def test_the_guard_gates_updates_and_rolls_back():
     assert found["guarded"]["loss"][-1] < 1.5 < 2.2 < found["unguarded"]["loss"][-1]
     assert found["infinite"]["findings"] == [["guard_not_finite", {"num_updates": 4.0}]]
     assert np.isfinite(found["infinite"]["weights"])
+
+
+def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
+    done = run("-c", RESUMED, str(tmp_path / "checkpoint.npz"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1]) == {"epochs": [2, 3], "is_same": True}
 
 
 @pytest.mark.slow

@@ -70,6 +70,7 @@ def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: i
         is_guarded=config.guard,
         has_probes=config.probes,
         data_findings=dataset.findings,
+        checkpoint_file=folder.checkpoint_file(trial.number, seed_index),
     )
     file = folder.model_file(trial.number, seed_index)
     if training.model is not None:
@@ -78,4 +79,5 @@ def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: i
         # Of the same seed on another split.
         file.unlink(missing_ok=True)
     folder.save_seed_run(replace(training.run, split_seed=split_seed), training.trace)
+    folder.checkpoint_file(trial.number, seed_index).unlink(missing_ok=True)
     seedrun.release_memory()

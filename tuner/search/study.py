@@ -23,7 +23,7 @@ from tuner.store import RunFolder, write_json
 __all__ = ["Study", "delete_study", "load_trials", "storage_faults"]
 
 STUDY_NAME = "tuner"
-# A trial that took its worker down this often is not tried again.
+# A trial that took its worker down this often without having trained further in between is not tried again.
 MAX_ATTEMPTS = 2
 # Seconds that a process waits for another one's write to the SQLite file.
 SQLITE_TIMEOUT_S = 60.0
@@ -143,13 +143,20 @@ class Study:
             return trial
 
     def report(self, number: int, epoch: int, *, objective: float, loss: float) -> None:
-        """Store what an epoch was judged, and its validation loss; again for the same one when a trial runs again."""
+        """Store what an epoch was judged, and its validation loss.
+
+        A trial that runs again reports some epochs again; what it had reported of later ones does not count then.
+        """
         trial_id = self._trial_id(number)
-        losses = self._storage.get_trial(trial_id).user_attrs.get("val_losses", [])
+        trial = self._storage.get_trial(trial_id)
+        losses = trial.user_attrs.get("val_losses", [])
         # JSON, as optuna-dashboard reads it, has no infinity.
         told = loss if math.isfinite(loss) else None
         self._storage.set_trial_user_attr(trial_id, "val_losses", [*losses[:epoch], told])
         self._storage.set_trial_intermediate_value(trial_id, epoch, objective)
+        for later, value in trial.intermediate_values.items():
+            if later > epoch and not math.isnan(value):
+                self._storage.set_trial_intermediate_value(trial_id, later, math.nan)
 
     def rivals(self, number: int) -> Iterator[Rival]:
         """The other trials, as a pruner compares them; nothing is read before the first is asked for."""
@@ -173,11 +180,11 @@ class Study:
     def give_back(
         self, *, crashed: bool, worker: int | None = None, message: str = "", worst_objective: float = math.inf
     ) -> list[int]:
-        """Put running trials back: the same trial, with the same number and parameters, runs again.
+        """Put running trials back: the same trial, with the same number, parameters and reports, goes on.
 
         Args:
             worker: Whose; None: all, for which nobody may be at work.
-            crashed: The worker died of it; the second time the trial is ended as crashed.
+            crashed: The worker died of it; the second time, with no epoch in between, the trial is ended as crashed.
             message: What is known of the death.
             worst_objective: Objective of a trial that is ended so.
 
@@ -189,17 +196,30 @@ class Study:
             # One without an owner: its worker died while it was asking.
             running = [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
             for trial in running:
-                attempts = int(trial.user_attrs.get("attempts", 0)) + crashed
                 trial_id = self._trial_id(trial.number)
-                self._storage.set_trial_user_attr(trial_id, "attempts", attempts)
+                attempts = self._note_attempt(trial) if crashed else 0
                 if attempts >= MAX_ATTEMPTS:
                     self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
                     continue
-                for epoch in trial.intermediate_values:
-                    self._storage.set_trial_intermediate_value(trial_id, epoch, math.nan)
                 self._storage.set_trial_user_attr(trial_id, "worker", None)
                 self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
         return [trial.number for trial in running]
+
+    def _note_attempt(self, trial: FrozenTrial) -> int:
+        """Count a death of a trial's worker; returns how many there were since the trial last trained further."""
+        num_epochs = len(_objectives(trial))
+        attempts, before = trial.user_attrs.get("deaths", (0, 0))
+        attempts = 1 if num_epochs > before else attempts + 1
+        self._storage.set_trial_user_attr(self._trial_id(trial.number), "deaths", (attempts, num_epochs))
+        return int(attempts)
+
+    def unfinished(self) -> list[int]:
+        """Numbers of the trials that are running, or wait for a worker."""
+        return [trial.number for trial in self._trials() if trial.state in _UNFINISHED]
+
+    def num_epochs(self) -> int:
+        """How many epochs of all trials were reported."""
+        return sum(len(_objectives(trial)) for trial in self._trials())
 
     def num_running(self) -> int:
         """How many trials some worker is running."""

@@ -32,7 +32,7 @@ TICK_S = 1.0
 TICK_FRAC = 0.05
 # How long workers may take to end when they are told to, before they are killed.
 STOP_GRACE_S = 5.0
-# Workers that die one after the other without a trial being finished, before the search gives up; times their number.
+# Workers that die one after the other without an epoch being finished, before the search gives up; times their number.
 MAX_DEATHS_IN_A_ROW = 4
 # Exit code of a worker that met an unexpected exception, which another try would only meet again.
 BUG_EXIT_CODE = 70
@@ -103,6 +103,7 @@ def supervise(
     with storage_faults(folder):
         study = Study(folder)
         study.give_back(crashed=False)
+        folder.remove_checkpoints(besides=study.unfinished())
         give_up_claims(folder)
         with _Crew(folder, deadline=deadline, only_confirm=only_confirm) as crew:
             _supervise(folder, study, crew, on_tick)
@@ -133,7 +134,8 @@ def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[
 
 
 def _num_done(folder: RunFolder, study: Study) -> int:
-    return study.num_finished() + folder.num_trained()
+    """How far the run is: trials, fresh trainings and epochs that were done."""
+    return study.num_finished() + folder.num_trained() + study.num_epochs()
 
 
 def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:

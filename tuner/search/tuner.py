@@ -153,6 +153,7 @@ class StabilityTuner(keras_tuner.Tuner):
             is_guarded=self._is_guarded,
             has_probes=self._has_probes,
             on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace, judgement),
+            checkpoint_file=self.run_folder.checkpoint_file(number, 0),
             **fit_kwargs,
         )
         if self._margin_weight:
@@ -242,6 +243,11 @@ class StabilityTuner(keras_tuner.Tuner):
             loss=float(trace.validation_loss[-1]),
             max_epochs=trace.planned_epochs,
         )
+
+    def on_trial_end(self, trial: trial_module.Trial) -> None:
+        """End the trial in the oracle; only then it cannot come back, and needs no checkpoint."""
+        super().on_trial_end(trial)
+        self.run_folder.checkpoint_file(int(trial.trial_id), 0).unlink(missing_ok=True)
 
     def load_model(self, trial: trial_module.Trial) -> Any:
         """The trained model of a trial, if it is among the best that are kept.

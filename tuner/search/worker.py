@@ -141,7 +141,7 @@ class StudyTuner(StabilityTuner):
         return self._judgement
 
     def on_trial_begin(self, trial: trial_module.Trial) -> None:
-        """Start clean: an interrupted attempt may have left files."""
+        """Start clean: an interrupted attempt may have left more than what the trial goes on from."""
         self.run_folder.clear_trial(int(trial.trial_id))
 
     def on_epoch(self, trial: trial_module.Trial, epoch: int, trace: Trace, judgement: Judgement) -> str:

@@ -13,14 +13,16 @@ saved is plain Keras.
 
 from __future__ import annotations
 
+import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
+import numpy.typing as npt
 
 from tuner.records import FloatArray, MetricName, Trace
 from tuner.tasks import METRIC_TITLES
@@ -211,6 +213,33 @@ class StabilityMonitor(keras.callbacks.Callback):
             channels=_by_name(self._channels),
             events=tuple(self._events),
         )
+
+    def get_state(self) -> dict[str, npt.NDArray[Any]]:
+        """What was recorded so far, as arrays, for `set_state` of a monitor that goes on after the same epoch."""
+        others = {
+            "epochs": self._epochs,
+            "channels": self._channels,
+            "events": self._events,
+            "restarts": vars(self._restarts),
+            "num_trainable": self._num_trainable,
+            "steps_per_epoch": [len(steps) for steps in self._steps],
+        }
+        steps = np.concatenate(self._steps) if self._steps else np.empty((0, NUM_COLUMNS))
+        # Python's own JSON has NaN and infinity, and gives back the very same numbers.
+        return {"steps": steps, "others": np.array(json.dumps(others))}
+
+    def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Go on from what `get_state` found: the next epoch follows as if nothing had happened, without an event.
+
+        To be called after `on_train_begin`.
+        """
+        others = json.loads(state["others"].item())
+        self._steps = np.split(state["steps"], np.cumsum(others["steps_per_epoch"])[:-1])
+        self._epochs, self._channels = others["epochs"], others["channels"]
+        self._events = [(int(step), str(kind)) for step, kind in others["events"]]
+        vars(self._restarts).update(others["restarts"])
+        self._num_trainable = others["num_trainable"]
+        self._is_first_epoch = False
 
     def _is_attached(self) -> bool:
         """Whether it is in place for this model, as it is compiled now."""

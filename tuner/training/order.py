@@ -7,20 +7,27 @@ the seed the order changes, but no training can be repeated. Other backends shuf
 
 from __future__ import annotations
 
+import functools
 import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Deal", "reshuffle_every_epoch", "restore_order"]
+__all__ = ["Deal", "is_plain", "reshuffle_every_epoch", "restore_order"]
+
+# Iterators of its dataset that `fit` makes in an epoch, each with an order of its own. Source: keras 3.15,
+# EpochIterator: one when the epoch begins and one when its last step was taken; held by tests/training/test_order.py.
+ITERATORS_PER_EPOCH = 2
 
 
 def reshuffle_every_epoch(model: Any, seed: int, *, on_deal: Callable[[Deal], None] | None = None) -> None:
     """Have this model's `fit` deal arrays anew in every epoch; all other arguments mean what they meant.
+
+    With `initial_epoch=k` it deals what an uninterrupted `fit` deals from that epoch on.
 
     Args:
         model: Compiled; `restore_order` undoes it.
@@ -33,10 +40,11 @@ def reshuffle_every_epoch(model: Any, seed: int, *, on_deal: Callable[[Deal], No
     fit = model.fit
     signature = inspect.signature(fit)
 
+    @functools.wraps(fit)
     def reshuffling_fit(*args: Any, **kwargs: Any) -> Any:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        if not _is_plain(bound.arguments):
+        if not is_plain(bound.arguments):
             return fit(*args, **kwargs)
         deal = Deal(bound.arguments)
         if on_deal is not None:
@@ -51,8 +59,8 @@ def restore_order(model: Any) -> None:
     vars(model).pop("fit", None)
 
 
-def _is_plain(arguments: dict[str, Any]) -> bool:
-    """Whether these are two arrays that Keras would shuffle as a whole."""
+def is_plain(arguments: Mapping[str, Any]) -> bool:
+    """Whether these arguments of `fit` hold two arrays that Keras would shuffle as a whole."""
     are_arrays = isinstance(arguments["x"], np.ndarray) and isinstance(arguments["y"], np.ndarray)
     has_more = any(arguments.get(name) is not None for name in ("sample_weight", "steps_per_epoch"))
     return are_arrays and arguments["shuffle"] is True and not arguments["validation_split"] and not has_more
@@ -131,6 +139,8 @@ def _with_dataset(arguments: dict[str, Any], deal: Deal, *, seed: int, is_record
     import tensorflow as tf
 
     rows = tf.data.Dataset.range(deal.num_rows).shuffle(deal.num_rows, seed=seed, reshuffle_each_iteration=True)
+    for _ in range(ITERATORS_PER_EPOCH * arguments["initial_epoch"]):
+        iter(rows)
     return arguments | {
         "x": deal.batches(deal.record(rows) if is_recorded else rows),
         "y": None,

@@ -6,8 +6,9 @@ import gc
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -15,11 +16,13 @@ import keras_tuner
 import numpy as np
 import numpy.typing as npt
 
+from tuner.errors import EnvironmentFault
 from tuner.records import Finding, Outcome, SeedRun, Trace
 from tuner.stability.detectors import Verdict, detect, verdict
 from tuner.stability.diagnosis import diagnose
 from tuner.stability.judgement import Judgement, first_epochs
 from tuner.stability.score import first_failure
+from tuner.training.checkpoint import Checkpoint, Stateful
 from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
 from tuner.training.modelcheck import check_model
@@ -126,6 +129,16 @@ class _EpochHook(keras.callbacks.Callback):
         self._ends_early = ends_early
         self._on_epoch = on_epoch
 
+    def get_state(self) -> dict[str, npt.NDArray[Any]]:
+        """The best epoch so far, for a checkpoint."""
+        best = {f"best/{position}": values for position, values in enumerate(self.best_weights)}
+        return best | {"best_epoch": np.array(self.best_epoch), "lowest_loss": np.array(self._lowest_loss)}
+
+    def set_state(self, state: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Know the best epoch of before."""
+        self.best_epoch, self._lowest_loss = int(state["best_epoch"]), float(state["lowest_loss"])
+        self.best_weights = [state[f"best/{position}"] for position in range(len(state) - 2)]
+
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trace = replace(self._recorder.trace, planned_epochs=self._epochs)
         guarded = self._guard.verdict if self._guard else None
@@ -166,6 +179,7 @@ def train(
     has_probes: bool = False,
     data_findings: Sequence[Finding] = (),
     on_epoch: Callable[[int, Trace], str | None] | None = None,
+    checkpoint_file: Path | None = None,
     **fit_kwargs: Any,
 ) -> Training:
     """Train one configuration once.
@@ -185,6 +199,8 @@ def train(
         data_findings: Of the data audit, as evidence for the causes.
         on_epoch: Called after every epoch with its zero-based number and the trace so far; may raise `StopTraining`.
             What it returns, unless it is empty, is why the training is not worth going on with: it ends as pruned.
+        checkpoint_file: Where the state of the training is kept; one that was interrupted goes on from there. The
+            caller removes it, once the result is safe.
         fit_kwargs: Passed on to `fit`.
 
     Returns:
@@ -198,6 +214,12 @@ def train(
     )
     guard = SpikeGuard(monitor, chance_loss=chance_loss) if is_guarded else None
     hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
+    checkpoint = None
+    # What the guard remembers, its snapshots and blocked steps, is in no checkpoint.
+    if checkpoint_file is not None and guard is None:
+        belongs_to = {"hyperparameters": dict(hp.values), "seed": seed, "epochs": epochs, "ends_early": ends_early}
+        parts: dict[str, Stateful] = {"monitor": monitor, "hook": hook}
+        checkpoint = Checkpoint(checkpoint_file, belongs_to=belongs_to, epochs=epochs, parts=parts)
     fit_kwargs |= {"epochs": epochs, "callbacks": [hook, *fit_kwargs.pop("callbacks", ())]}
     fitted = _fit(
         hypermodel,
@@ -208,6 +230,7 @@ def train(
         trial=trial,
         monitor=monitor,
         guard=guard,
+        checkpoint=checkpoint,
         **fit_kwargs,
     )
     model, exception = fitted.model, fitted.exception
@@ -243,7 +266,7 @@ def train(
         epochs=kept.num_epochs,
         steps_per_epoch=trace.steps_per_epoch,
         num_parameters=int(model.count_params()) if model is not None and model.built else 0,
-        seconds=time.perf_counter() - started,
+        seconds=time.perf_counter() - started + (checkpoint.seconds_before if checkpoint else 0.0),
         message=exception or _message(hook.verdict, trace, kept) or _pruned_message(hook.pruned, trace),
         ended_by=ended_by,
         is_feasible=judged.is_feasible,
@@ -272,6 +295,7 @@ def _fit(
     trial: int,
     monitor: StabilityMonitor,
     guard: SpikeGuard | None,
+    checkpoint: Checkpoint | None,
     callbacks: Sequence[keras.callbacks.Callback],
     **fit_kwargs: Any,
 ) -> _Fitted:
@@ -291,12 +315,20 @@ def _fit(
         rows = np.random.default_rng(seed).permutation(len(data.x_validation))[:PROBE_ROWS]
         monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
         reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
-        callbacks = [monitor, *([guard] if guard else []), *callbacks]
+        callbacks = [monitor, *([guard] if guard else []), *callbacks, *([checkpoint] if checkpoint else [])]
+        if checkpoint is not None:
+            checkpoint.watch(model)
         fit_model(hypermodel, hp, model, data=data, judgement=judgement, callbacks=callbacks, **fit_kwargs)
         restore_order(model)
         monitor.detach()
     except _CallerFailedError as failed:
         raise failed.error from None
+    except StopTraining:
+        if checkpoint is not None:
+            checkpoint.save()
+        raise
+    except EnvironmentFault:
+        raise
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
         return _Fitted(model, model_findings, f"{type(error).__name__}: {error}")
