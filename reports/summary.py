@@ -34,6 +34,7 @@ _OUTCOME_WORDS = {
     Outcome.DIVERGED: "diverged",
     Outcome.ERROR: "ended with an error",
     Outcome.CRASHED: "crashed",
+    Outcome.INFEASIBLE: "ran out of memory",
     Outcome.RUNNING: "training now",
     Outcome.WAITING: "waiting",
 }

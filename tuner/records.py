@@ -72,6 +72,7 @@ class Outcome(enum.StrEnum):
     DIVERGED = "diverged"
     ERROR = "error"
     CRASHED = "crashed"
+    INFEASIBLE = "infeasible"
     RUNNING = "running"
     WAITING = "waiting"
 
@@ -83,7 +84,7 @@ class Outcome(enum.StrEnum):
     @property
     def is_failed(self) -> bool:
         """Whether no usable model came out of it."""
-        return self in (Outcome.DIVERGED, Outcome.ERROR, Outcome.CRASHED)
+        return self in (Outcome.DIVERGED, Outcome.ERROR, Outcome.CRASHED, Outcome.INFEASIBLE)
 
 
 _OUTCOME_MEANINGS = {
@@ -95,6 +96,8 @@ _OUTCOME_MEANINGS = {
     "learning rate, clipping, or scaled inputs.",
     Outcome.ERROR: "Building or training the model raised an exception; the message says which.",
     Outcome.CRASHED: "The worker process died while it ran this trial; the log says how.",
+    Outcome.INFEASIBLE: "It needs more memory than there is, also with half the batch if that can be had. Narrow the "
+    "ranges that make models large (--range), or use fewer --workers.",
     Outcome.RUNNING: "Training now.",
     Outcome.WAITING: "Proposed, not started, or put back after an interruption.",
 }
@@ -106,6 +109,7 @@ FINISHED_OUTCOMES = (
     Outcome.DIVERGED,
     Outcome.ERROR,
     Outcome.CRASHED,
+    Outcome.INFEASIBLE,
 )
 
 

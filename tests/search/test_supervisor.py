@@ -17,7 +17,7 @@ import pytest
 from tuner.config import SearchConfig
 from tuner.errors import EnvironmentFault, SpaceError, TunerError
 from tuner.records import FINISHED_OUTCOMES, Outcome
-from tuner.search import supervisor
+from tuner.search import study, supervisor
 from tuner.search.study import Study, load_trials
 from tuner.search.supervisor import WorkerBug, run_worker, supervise, worker_log
 from tuner.stability.score import failed_objective
@@ -115,11 +115,20 @@ def test_a_reported_error_passes_through_as_what_it_is(
 
 
 class Script:
-    """What a fake worker does, decided in this process: `kill -9` itself, or exit 0, when told to."""
+    """What a fake worker does, decided in this process: a segmentation fault, or exit 0, when told to."""
 
-    TEXT = "while :; do [ -e die ] && rm die && kill -9 $$; [ -e done ] && exit 0; sleep 0.02; done"
+    TEXT = "while :; do [ -e die ] && rm die && kill -${SIGNAL:-11} $$; [ -e done ] && exit 0; sleep 0.02; done"
 
-    def __init__(self, folder: RunFolder, *, crashing: int, total: int, outcome: Outcome = Outcome.COMPLETED) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        crashing: int,
+        total: int,
+        outcome: Outcome = Outcome.COMPLETED,
+        hyperparameters: dict[str, Any] | None = None,
+    ) -> None:
+        self._hyperparameters = hyperparameters or {}
         self._study = Study(folder)
         self._folder = folder
         self._crashing = crashing
@@ -134,6 +143,7 @@ class Script:
         if trial is None:
             (self._folder.root.parent / "done").touch()
         elif trial.number < self._crashing:
+            self._study.describe(trial.number, self._hyperparameters)
             (self._folder.root.parent / "die").touch()
         else:
             self._study.finish(trial.number, 1.0, outcome=self._outcome)
@@ -147,9 +157,49 @@ def test_a_trial_that_kills_its_worker_twice_is_ended_and_the_search_goes_on(
     trials = load_trials(folder)
     assert [trial.outcome for trial in trials] == [Outcome.CRASHED, Outcome.COMPLETED, Outcome.COMPLETED]
     assert trials[0].objective == failed_objective(0.0, weight=0.2)
-    assert "signal 9 (Killed)" in trials[0].message
+    assert "signal 11 (Segmentation fault)" in trials[0].message
     assert "out of memory" in trials[0].message
     assert (folder.root.parent / "started").read_text() == "start\n" * 3
+
+
+@pytest.mark.parametrize(
+    ("signal_number", "outcome", "deaths"),
+    [(11, Outcome.CRASHED, study.MAX_ATTEMPTS), (9, Outcome.CRASHED, study.MAX_KILLS)],
+)
+def test_a_kill_from_outside_says_less_of_a_trial_than_a_crash(
+    folder: RunFolder,
+    set_worker: SetWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    signal_number: int,
+    outcome: Outcome,
+    deaths: int,
+) -> None:
+    monkeypatch.setenv("SIGNAL", str(signal_number))
+    set_worker("echo start >> started; " + Script.TEXT)
+    run(folder, Script(folder, crashing=1, total=2).tick)
+    assert [trial.outcome for trial in load_trials(folder)] == [outcome, Outcome.COMPLETED]
+    assert (folder.root.parent / "started").read_text() == "start\n" * (deaths + 1)
+
+
+@pytest.mark.parametrize(
+    ("hyperparameters", "deaths"), [({"batch_size": 64, "learning_rate": 0.1}, 2), ({"batch_size": 64}, 1)]
+)
+def test_a_trial_that_the_kernel_kills_for_its_memory_has_one_more_try_if_its_batch_can_be_halved(
+    folder: RunFolder,
+    set_worker: SetWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    hyperparameters: dict[str, Any],
+    deaths: int,
+) -> None:
+    monkeypatch.setenv("SIGNAL", "9")
+    kills = iter(range(1000))  # The kernel's counter, which rises.
+    monkeypatch.setattr(supervisor, "num_memory_kills", lambda: next(kills))
+    set_worker("echo start >> started; " + Script.TEXT)
+    run(folder, Script(folder, crashing=1, total=2, hyperparameters=hyperparameters).tick)
+    trials = load_trials(folder)
+    assert [trial.outcome for trial in trials] == [Outcome.INFEASIBLE, Outcome.COMPLETED]
+    assert "because memory ran out" in trials[0].message
+    assert (folder.root.parent / "started").read_text() == "start\n" * (deaths + 1)
 
 
 def test_the_search_gives_up_when_workers_die_in_a_row(

@@ -10,7 +10,14 @@ import subprocess
 from pathlib import Path
 from typing import Literal
 
-__all__ = ["available_memory_bytes", "network_file_system", "num_workers", "worker_environments"]
+__all__ = [
+    "available_memory_bytes",
+    "network_file_system",
+    "num_memory_kills",
+    "num_workers",
+    "visible_gpus",
+    "worker_environments",
+]
 
 # Memory that is reckoned with for a worker when their number is `auto`. Source: `ps` of workers on three small data
 # sets showed 1.0 to 1.1 GB, most of it TensorFlow itself.
@@ -162,3 +169,11 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8").splitlines()
     except OSError:
         return []
+
+
+def num_memory_kills() -> int:
+    """How often the kernel has killed a process here because memory ran out; 0 where it does not say."""
+    cgroups = Path("/sys/fs/cgroup")
+    files = (Path("/proc/vmstat"), cgroups / "memory.events", cgroups / "memory/memory.oom_control")
+    lines = [line.split() for file in files for line in _lines(file)]
+    return sum(int(words[1]) for words in lines if len(words) == 2 and words[0] == "oom_kill")

@@ -15,16 +15,21 @@ from optuna.trial import FrozenTrial, TrialState
 from tuner.database import database_fault, open_database
 from tuner.errors import EnvironmentFault
 from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
+from tuner.search.halving import half_batch
 from tuner.search.machine import network_file_system
 from tuner.search.pruning import Rival
 from tuner.search.sampling import AlgorithmName, Draft, StoredProposals, require_packages
 from tuner.store import RunFolder, write_json
 
-__all__ = ["Study", "delete_study", "load_trials", "storage_faults"]
+__all__ = ["MAX_ATTEMPTS", "MAX_KILLS", "Study", "delete_study", "load_trials", "storage_faults"]
 
 STUDY_NAME = "tuner"
 # A trial that took its worker down this often without having trained further in between is not tried again.
 MAX_ATTEMPTS = 2
+# The same for a worker that was killed from outside, which says little of its trial. Source: convention.
+MAX_KILLS = 5
+# A trial that ran out of memory this often, the second time with half the batch, is infeasible.
+MAX_OUT_OF_MEMORY = 2
 # Seconds that a process waits for another one's write to the SQLite file.
 SQLITE_TIMEOUT_S = 60.0
 
@@ -178,15 +183,24 @@ class Study:
         self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [objective])
 
     def give_back(
-        self, *, crashed: bool, worker: int | None = None, message: str = "", worst_objective: float = math.inf
+        self,
+        *,
+        crashed: bool,
+        worker: int | None = None,
+        message: str = "",
+        worst_objective: float = math.inf,
+        most_deaths: int = MAX_ATTEMPTS,
+        is_out_of_memory: bool = False,
     ) -> list[int]:
         """Put running trials back: the same trial, with the same number, parameters and reports, goes on.
 
         Args:
             worker: Whose; None: all, for which nobody may be at work.
-            crashed: The worker died of it; the second time, with no epoch in between, the trial is ended as crashed.
+            crashed: The worker died of it; after some times with no epoch in between, the trial is ended as crashed.
             message: What is known of the death.
             worst_objective: Objective of a trial that is ended so.
+            most_deaths: So many times.
+            is_out_of_memory: It died because memory ran out; the trial goes on with half the batch, or is infeasible.
 
         Returns:
             Numbers of the trials that were running.
@@ -197,8 +211,11 @@ class Study:
             running = [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
             for trial in running:
                 trial_id = self._trial_id(trial.number)
-                attempts = self._note_attempt(trial) if crashed else 0
-                if attempts >= MAX_ATTEMPTS:
+                if is_out_of_memory and self._is_infeasible(trial):
+                    self.finish(trial.number, worst_objective, outcome=Outcome.INFEASIBLE, message=message)
+                    continue
+                attempts = self._note_attempt(trial) if crashed and not is_out_of_memory else 0
+                if attempts >= most_deaths:
                     self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
                     continue
                 self._storage.set_trial_user_attr(trial_id, "worker", None)
@@ -212,6 +229,21 @@ class Study:
         attempts = 1 if num_epochs > before else attempts + 1
         self._storage.set_trial_user_attr(self._trial_id(trial.number), "deaths", (attempts, num_epochs))
         return int(attempts)
+
+    def _is_infeasible(self, trial: FrozenTrial) -> bool:
+        """Whether a trial that ran out of memory now cannot be tried with half the batch."""
+        is_last = self.note_out_of_memory(trial.number) >= MAX_OUT_OF_MEMORY
+        return is_last or not half_batch(trial.user_attrs.get("hyperparameters", {}))
+
+    def note_out_of_memory(self, number: int) -> int:
+        """Count that a trial ran out of memory; returns how often it has."""
+        count = self.num_out_of_memory(number) + 1
+        self._storage.set_trial_user_attr(self._trial_id(number), "out_of_memory", count)
+        return count
+
+    def num_out_of_memory(self, number: int) -> int:
+        """How often a trial ran out of memory."""
+        return int(self._storage.get_trial(self._trial_id(number)).user_attrs.get("out_of_memory", 0))
 
     def unfinished(self) -> list[int]:
         """Numbers of the trials that are running, or wait for a worker."""

@@ -15,9 +15,9 @@ from types import TracebackType
 
 from tuner import errors
 from tuner.errors import EnvironmentFault, TunerError, package_faults
-from tuner.search.machine import num_workers, worker_environments
+from tuner.search.machine import num_memory_kills, num_workers, worker_environments
 from tuner.search.plan import SEEDS, give_up_claims, note_crash
-from tuner.search.study import Study, storage_faults
+from tuner.search.study import MAX_ATTEMPTS, MAX_KILLS, Study, storage_faults
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
 from tuner.store import RunFolder, read_json, storage_errors, write_json
@@ -34,6 +34,10 @@ TICK_FRAC = 0.05
 STOP_GRACE_S = 5.0
 # Workers that die one after the other without an epoch being finished, before the search gives up; times their number.
 MAX_DEATHS_IN_A_ROW = 4
+# The same for workers that somebody, or the kernel, killed.
+MAX_KILLS_IN_A_ROW = 10
+# Signals that come from outside of a process.
+KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Exit code of a worker that met an unexpected exception, which another try would only meet again.
 BUG_EXIT_CODE = 70
 # Lines of its log that are shown when a worker dies.
@@ -110,17 +114,18 @@ def supervise(
 
 
 def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[], None]) -> None:
-    deaths, done_before, next_tick = 0, _num_done(folder, study), 0.0
+    deaths, done_before, memory_kills, next_tick = 0, _num_done(folder, study), num_memory_kills(), 0.0
     while True:
         for number, returncode in crew.ended():
             if returncode == 0:
                 continue
             _raise_reported(folder, number, returncode)
-            reason = _death(folder, number, returncode)
             deaths = 1 if _num_done(folder, study) > done_before else deaths + 1
-            _note_death(folder, study, number, reason)
-            done_before = _num_done(folder, study)
-            if deaths >= MAX_DEATHS_IN_A_ROW * crew.size:
+            is_out_of_memory = returncode == -signal.SIGKILL and num_memory_kills() > memory_kills
+            reason = _note_death(folder, study, number, returncode, is_out_of_memory=is_out_of_memory)
+            done_before, memory_kills = _num_done(folder, study), num_memory_kills()
+            most = MAX_KILLS_IN_A_ROW if -returncode in KILLS else MAX_DEATHS_IN_A_ROW
+            if deaths >= most * crew.size:
                 who = "The worker" if crew.size == 1 else "Workers"
                 raise EnvironmentFault(f"{who} died {deaths} times in a row. {reason}")
             crew.start(number)
@@ -147,13 +152,25 @@ def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:
         raise WorkerBug(f"The worker met a bug of the program. {_death(folder, number, returncode)}")
 
 
-def _note_death(folder: RunFolder, study: Study, number: int, reason: str) -> None:
-    """Put back at once what the dead worker was doing: a trial, or a part of the confirmation."""
+def _note_death(folder: RunFolder, study: Study, number: int, returncode: int, *, is_out_of_memory: bool) -> str:
+    """Put back at once what the dead worker was doing, a trial or a part of the confirmation; returns how it died."""
+    reason = _death(folder, number, returncode)
+    if is_out_of_memory:
+        reason = f"The kernel ended it because memory ran out. {reason}"
     config = folder.load_config()
     worst = worst_objective(config.objective, stability_weight=config.stability_weight)
     worst += config.margin_weight * MAX_PENALTY_NATS
-    if not study.give_back(worker=number, crashed=True, message=reason, worst_objective=worst):
+    put_back = study.give_back(
+        worker=number,
+        crashed=True,
+        message=reason,
+        worst_objective=worst,
+        most_deaths=MAX_KILLS if -returncode in KILLS else MAX_ATTEMPTS,
+        is_out_of_memory=is_out_of_memory,
+    )
+    if not put_back:
         note_crash(folder, reason, worker=number)
+    return reason
 
 
 class _Crew:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import io
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,8 @@ from tuner.data.label_sets import is_label_sets
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome, Trace
 from tuner.search import adapting, spaces
+from tuner.search.halving import half_batch
+from tuner.search.machine import available_memory_bytes, visible_gpus
 from tuner.search.margins import measure_margin
 from tuner.search.oracle import OBJECTIVE, StudyOracle
 from tuner.search.pruning import PrunerName
@@ -141,7 +144,8 @@ class StabilityTuner(keras_tuner.Tuner):
         judgement = self.judgement(data)
         epochs = int(hp.values.get("tuner/epochs", fit_kwargs.pop("epochs", 1)))
         fit_kwargs.pop("epochs", None)
-        training = seedrun.train(
+        train = functools.partial(
+            seedrun.train,
             self.hypermodel,
             hp,
             data=data,
@@ -154,8 +158,10 @@ class StabilityTuner(keras_tuner.Tuner):
             has_probes=self._has_probes,
             on_epoch=lambda epoch, trace: self.on_epoch(trial, epoch, trace, judgement),
             checkpoint_file=self.run_folder.checkpoint_file(number, 0),
+            memory_bytes=None if visible_gpus() else available_memory_bytes(),
             **fit_kwargs,
         )
+        training = self._train_in_memory(trial, train)
         if self._margin_weight:
             training = self._with_margin(training, hp, data=data, epochs=epochs, **fit_kwargs)
         self._keep(training)
@@ -271,6 +277,23 @@ class StabilityTuner(keras_tuner.Tuner):
     def _populate_initial_space(self) -> None:
         """Find the hyperparameters: like Keras Tuner, but never endlessly, and with one clear error."""
         self.oracle.update_space(spaces.discover(self.hypermodel, ()))
+
+    def _train_in_memory(self, trial: trial_module.Trial, train: Callable[[], Training]) -> Training:
+        """Train; what runs out of memory is tried once more, with half the batch and half the rate."""
+        number, hp = int(trial.trial_id), trial.hyperparameters
+        study = self.oracle.study if isinstance(self.oracle, StudyOracle) else None
+        # Once already: its worker was killed for it.
+        if not (study and study.num_out_of_memory(number)):
+            training = train()
+            if training.run.outcome is not Outcome.INFEASIBLE or not half_batch(hp.values):
+                return training
+            if study:
+                study.note_out_of_memory(number)
+            seedrun.release_memory()
+        hp.values |= half_batch(hp.values)
+        training = train()
+        told = f"Memory ran out, so it has half the batch ({hp.values['batch_size']} rows) and half the learning rate."
+        return replace(training, run=replace(training.run, message=f"{told} {training.run.message}".strip()))
 
     def _with_margin(
         self, training: Training, hp: keras_tuner.HyperParameters, *, data: TrainingData, epochs: int, **fit_kwargs: Any

@@ -25,6 +25,7 @@ from tuner.stability.score import first_failure
 from tuner.training.checkpoint import Checkpoint, Stateful
 from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
+from tuner.training.memory import infeasibility, is_out_of_memory
 from tuner.training.modelcheck import check_model
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 # Steps that one call of the compiled program does. Source: measured, about 20 % off the epoch of a small CNN on a CPU.
 STEPS_PER_EXECUTION = 32
+# Rows of a batch where nobody says it. Source: keras 3.15, `Model.fit`.
+DEFAULT_BATCH_SIZE = 32
 # Rows of the validation part that the probes look at after each epoch. Source: convention; ten of each class, as the
 # recall of a class needs, for up to fifty classes.
 PROBE_ROWS = 512
@@ -180,6 +183,7 @@ def train(
     data_findings: Sequence[Finding] = (),
     on_epoch: Callable[[int, Trace], str | None] | None = None,
     checkpoint_file: Path | None = None,
+    memory_bytes: int | None = None,
     **fit_kwargs: Any,
 ) -> Training:
     """Train one configuration once.
@@ -201,6 +205,7 @@ def train(
             What it returns, unless it is empty, is why the training is not worth going on with: it ends as pruned.
         checkpoint_file: Where the state of the training is kept; one that was interrupted goes on from there. The
             caller removes it, once the result is safe.
+        memory_bytes: What there is; a model that needs more is not trained. None: that is not looked at.
         fit_kwargs: Passed on to `fit`.
 
     Returns:
@@ -231,6 +236,7 @@ def train(
         monitor=monitor,
         guard=guard,
         checkpoint=checkpoint,
+        memory_bytes=memory_bytes,
         **fit_kwargs,
     )
     model, exception = fitted.model, fitted.exception
@@ -241,7 +247,7 @@ def train(
         model.set_weights(hook.best_weights)
     done = len(trace.step_loss) / max(1, epochs * trace.steps_per_epoch)
     judged = (
-        judgement.failed(Outcome.ERROR, done)
+        judgement.failed(Outcome.INFEASIBLE if fitted.is_out_of_memory else Outcome.ERROR, done)
         if exception
         else judgement.judge(kept, ended_by="pruned" if hook.pruned else ended_by)
     )
@@ -283,6 +289,7 @@ class _Fitted:
     model: Any
     model_findings: tuple[Finding, ...]
     exception: str = ""
+    is_out_of_memory: bool = False
 
 
 def _fit(
@@ -296,6 +303,7 @@ def _fit(
     monitor: StabilityMonitor,
     guard: SpikeGuard | None,
     checkpoint: Checkpoint | None,
+    memory_bytes: int | None,
     callbacks: Sequence[keras.callbacks.Callback],
     **fit_kwargs: Any,
 ) -> _Fitted:
@@ -305,6 +313,10 @@ def _fit(
     keras.utils.set_random_seed(seed)
     try:
         model = build_model(hypermodel, hp)
+        batch_size = int(hp.values.get("batch_size") or fit_kwargs.get("batch_size") or DEFAULT_BATCH_SIZE)
+        reason = infeasibility(model, batch_size=batch_size, available_bytes=memory_bytes) if model.built else ""
+        if reason:
+            return _Fitted(model, (), f"The model was not trained: {reason}", is_out_of_memory=True)
         # Before the training: it looks at the initial weights.
         model_findings = check_model(
             model,
@@ -331,7 +343,8 @@ def _fit(
         raise
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
-        return _Fitted(model, model_findings, f"{type(error).__name__}: {error}")
+        told = f"{type(error).__name__}: {error}"
+        return _Fitted(model, model_findings, told, is_out_of_memory=is_out_of_memory(error))
     return _Fitted(model, model_findings)
 
 
