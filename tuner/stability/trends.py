@@ -174,7 +174,7 @@ def over_fitting(signals: Signals) -> tuple[Finding, ...]:
             severity=0.2 if is_small else severity,
             confidence=0.9 if found.is_train_falling else 0.6,
             evidence={
-                "best_epoch": found.best_epoch,
+                "best_epoch": found.best_epoch + 1,
                 "rise_frac": math.expm1(found.rise_nats),
                 "num_epochs": found.num_epochs,
             },
@@ -195,7 +195,7 @@ def _getting_worse(found: OverFitting | None) -> tuple[Finding, ...]:
             where=f"epoch {found.best_epoch + 1}",
             severity=graded(found.rise_nats, start=OVER_FITTING_RISE_NATS, end=math.log(2), low=0.35, high=0.8),
             confidence=0.8,
-            evidence={"best_epoch": found.best_epoch, "rise_frac": math.expm1(found.rise_nats)},
+            evidence={"best_epoch": found.best_epoch + 1, "rise_frac": math.expm1(found.rise_nats)},
         ),
     )
 
