@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reports import curves, figures, formats, landscape, parameters, shell, standings, summary
+from reports import curves, figures, formats, landscape, parameters, shell, standings, summary, tradeoff
 from reports.audit import data_rows
 from tuner.config import SearchConfig, dump_config
 from tuner.errors import RunError
@@ -373,10 +373,13 @@ def _space(
         if scatter:
             name = plots.add(f"scatter-{len(scatters) + 1}", landscape.draw_scatter(scatter))
             scatters.append((name, axis, scatter))
+    tradeoff_ = tradeoff.tradeoff_info(ranked, _error_name(dataset))
     return {
         "name": plots.add("parallel", landscape.draw_parallel(info)) if info else "",
         "info": info,
         "scatters": scatters,
+        "tradeoff": tradeoff_,
+        "tradeoff_name": plots.add("tradeoff", tradeoff.draw_tradeoff(tradeoff_)) if tradeoff_ else "",
         "left_out": [axis.name for axis in varied[MAX_PARALLEL:]],
         "constants": [(name, parameters.show(value)) for name, value in parameters.constants(ranked).items()]
         if len(ranked) > 1
@@ -472,6 +475,10 @@ def _option_words(config: SearchConfig, skip: Sequence[str] = ()) -> list[str]:
             continue
         words += [f"--{name.replace('_', '-')}", f"{value:g}s" if name == "time_limit" else str(value)]
     return words
+
+
+def _error_name(dataset: DatasetRecord) -> str:
+    return "validation loss" if dataset.metric == "loss" else f"error (1 - {dataset.metric.replace('_', ' ')})"
 
 
 def _objective_name(config: SearchConfig) -> str:

@@ -328,3 +328,14 @@ def test_a_baseline_is_written_out_or_a_file(write: WriteFile) -> None:
 def test_a_baseline_that_is_neither_is_refused(given: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve({"baseline": given}, None)
+
+
+def test_the_front_has_defaults_of_its_own_and_takes_no_pruner(write: WriteFile) -> None:
+    chosen = resolve({"objective": "pareto"}, None)
+    assert (chosen.algorithm, chosen.pruner, chosen.is_pareto) == ("nsga2", "none", True)
+    assert resolve({}, None).algorithm == "tpe"
+    assert resolve({"algorithm": "tpe"}, write("objective: pareto")).algorithm == "tpe"
+    with pytest.raises(ConfigError, match=r"no pruner can \(got pruner 'asha'\); leave --pruner out"):
+        resolve({"objective": "pareto", "pruner": "asha"}, None)
+    with pytest.raises(ConfigError, match=r"algorithm 'cmaes' minimises one number.*use nsga2, tpe"):
+        resolve({"objective": "pareto", "algorithm": "cmaes"}, None)

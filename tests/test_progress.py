@@ -460,3 +460,13 @@ def test_a_long_audit_says_which_check_runs() -> None:
     for number in range(3):
         told.tell("label_errors", number, 20)
     assert stream.getvalue().split() == ["auditing:", "label", "errors", "(3", "of", "20)"]
+
+
+def test_the_front_is_told_where_it_is_asked_for() -> None:
+    trials = [trial(0), trial(1, Outcome.DIVERGED)]
+    lines = summary_lines(trials, report=None, root=Path("r"), is_pareto=True)
+    assert "Pareto front of error and instability, 1 of 2 trials (export takes --trial):" in lines
+    assert any(line.startswith("  trial 0: error 0.1, instability ") for line in lines)
+    assert result(trials, root=Path("r"), seconds=1.0, is_pareto=True)["front"] == [0]
+    assert "front" not in result(trials, root=Path("r"), seconds=1.0)
+    assert not any("Pareto" in line for line in summary_lines(trials[1:], report=None, root=Path("r"), is_pareto=True))

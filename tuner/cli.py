@@ -217,12 +217,12 @@ def search(
         raise
     if ending := folder.load_ending():
         _say(f"The search ended before --trials {config.trials}: {ending}.")
-    for line in wording.summary_lines(trials, report=report, root=root):
+    for line in wording.summary_lines(trials, report=report, root=root, is_pareto=config.is_pareto):
         _say(line)
     if config.time_limit and not plan.is_finished(folder, config):
         _say("The time limit came before the end of search and confirmation; the same command goes on.")
     if as_json:
-        _print_json(wording.result(trials, root=root, seconds=time.monotonic() - started))
+        _print_json(wording.result(trials, root=root, seconds=time.monotonic() - started, is_pareto=config.is_pareto))
     context.exit(_verdict(trials))
 
 
@@ -358,11 +358,12 @@ def confirm(
         plan = plan_confirmation(folder, top=top, seeds=seeds, fresh_split=fresh_split)
     if plan is None:
         raise RunError(f"{str(run)!r} has no finished trial to confirm. Search first: python -m tuner search DATA")
-    trials, page = _run(folder.load_config(), folder, events=None, detail=_detail(quiet, False), only_confirm=True)
-    for line in wording.summary_lines(trials, report=page, root=run):
+    config = folder.load_config()
+    trials, page = _run(config, folder, events=None, detail=_detail(quiet, False), only_confirm=True)
+    for line in wording.summary_lines(trials, report=page, root=run, is_pareto=config.is_pareto):
         _say(line)
     if as_json:
-        _print_json(wording.result(trials, root=run, seconds=time.monotonic() - started))
+        _print_json(wording.result(trials, root=run, seconds=time.monotonic() - started, is_pareto=config.is_pareto))
     context.exit(_verdict(trials))
 
 
@@ -389,7 +390,7 @@ def status(run: Path, as_json: bool) -> None:
         if trial.started and (trial.finished or (trial.outcome is Outcome.RUNNING and is_supervised))
     )
     if as_json:
-        _print_json(wording.result(trials, root=run, seconds=seconds))
+        _print_json(wording.result(trials, root=run, seconds=seconds, is_pareto=config.is_pareto))
         return
     console = Console(stderr=True)
     finished = [trial for trial in trials if trial.outcome not in (Outcome.RUNNING, Outcome.WAITING)]
@@ -412,7 +413,8 @@ def status(run: Path, as_json: bool) -> None:
     if finished:
         console.print(wording.leaders_table(trials))
         causes = wording.cause_lines(trials, folder.load_adaptation())
-        for line in filter(None, [baseline_sentence(trials), *causes]):
+        front = wording.front_lines(trials) if config.is_pareto else []
+        for line in filter(None, [baseline_sentence(trials), *causes, *front]):
             console.print(line, highlight=False, markup=False, soft_wrap=True)
     else:
         console.print("No trial has finished yet.")

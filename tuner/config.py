@@ -135,10 +135,10 @@ class SearchConfig(pydantic.BaseModel):
         description="What to judge by: accuracy, balanced_accuracy (default from 3:1 unequal classes on); of several "
         "labels mean_average_precision (default) or macro_f1; or loss.",
     )
-    objective: Literal["stable", "constrained", "val_loss", "val_accuracy"] = pydantic.Field(
+    objective: Literal["stable", "constrained", "pareto", "val_loss", "val_accuracy"] = pydantic.Field(
         "stable",
         description="What is minimised: error and instability together, the error among trials of stability 0.8 or "
-        "more, or one number alone.",
+        "more, both apart (the Pareto front), or one number alone.",
     )
     stability_weight: float = pydantic.Field(
         0.2, ge=0, le=10, description="Weight of instability in the objective `stable`."
@@ -153,7 +153,7 @@ class SearchConfig(pydantic.BaseModel):
         True,
         description="Do not narrow the ranges of later trials by what made earlier ones unstable.",
     )
-    algorithm: Literal["tpe", "random", "grid", "cmaes", "gp", "qmc"] = pydantic.Field(
+    algorithm: Literal["tpe", "random", "grid", "nsga2", "cmaes", "gp", "qmc"] = pydantic.Field(
         "tpe",
         description="How configurations are proposed; grid tries all combinations, of ranges without steps both ends "
         "and the middle.",
@@ -192,6 +192,33 @@ class SearchConfig(pydantic.BaseModel):
     )
     seed: int = pydantic.Field(0, ge=0, lt=2**31, description="Decides split, proposals, initial weights and order.")
     force: bool = pydantic.Field(False, description="Search even if the data audit found severe faults.")
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_pareto(cls, values: object) -> object:
+        """The Pareto front has defaults of its own: no pruner can compare trials by two numbers."""
+        if not isinstance(values, Mapping) or values.get("objective") != "pareto":
+            return values
+        return {"algorithm": "nsga2", "pruner": "none"} | dict(values)
+
+    @property
+    def is_pareto(self) -> bool:
+        """Whether error and instability are minimised apart."""
+        return self.objective == "pareto"
+
+    @pydantic.model_validator(mode="after")
+    def _no_pruner_of_pareto(self) -> SearchConfig:
+        if self.is_pareto and self.pruner != "none":
+            raise ValueError(
+                f"objective pareto compares trials by two numbers, so no pruner can (got pruner {self.pruner!r}); "
+                "leave --pruner out"
+            )
+        if self.is_pareto and self.algorithm in ("cmaes", "gp"):
+            raise ValueError(
+                f"algorithm {self.algorithm!r} minimises one number, and objective pareto has two; "
+                "use nsga2, tpe, random, qmc or grid"
+            )
+        return self
 
     @pydantic.field_validator("time_limit", mode="before")
     @classmethod

@@ -32,7 +32,7 @@ from tuner.stability.adaptation import adaptation_lines
 from tuner.stability.baseline import baseline_sentence
 from tuner.stability.explanation import explained, frequent_causes
 from tuner.stability.margin import SMALL_MARGIN
-from tuner.stability.ranking import STABLE, best_trial, median_seed_run, rank, rivals
+from tuner.stability.ranking import STABLE, best_trial, median_seed_run, pareto_front, rank, rivals
 from tuner.stability.remedies import told
 from tuner.tasks import METRIC_TITLES, TASKS
 
@@ -50,6 +50,7 @@ __all__ = [
     "finite",
     "fresh_line",
     "fresh_runs",
+    "front_lines",
     "leaders_table",
     "metric_text",
     "preparation_line",
@@ -253,8 +254,10 @@ def leaders_table(trials: Sequence[TrialRecord]) -> Table:
     return table
 
 
-def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: Path) -> list[str]:
-    """What a search says at its end."""
+def summary_lines(
+    trials: Sequence[TrialRecord], *, report: Path | None, root: Path, is_pareto: bool = False
+) -> list[str]:
+    """What a search says at its end; of the objective `pareto` with its front."""
     best = best_trial(trials)
     counts = Counter(str(trial.outcome).replace("_", " ") for trial in trials)
     lines = ["Trials: " + ", ".join(f"{count} {name}" for name, count in counts.most_common())]
@@ -267,7 +270,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
             f"which the target can be seen: {PROGRAM} audit."
         )
     else:
-        lines += _best_lines(best, trials)
+        lines += _best_lines(best, trials, is_pareto=is_pareto)
     if report is not None:
         lines.append(f"Report: {report}")
     if best is not None and best.outcome is not Outcome.NOT_LEARNING:
@@ -275,7 +278,7 @@ def summary_lines(trials: Sequence[TrialRecord], *, report: Path | None, root: P
     return lines
 
 
-def _best_lines(best: TrialRecord, trials: Sequence[TrialRecord]) -> list[str]:
+def _best_lines(best: TrialRecord, trials: Sequence[TrialRecord], *, is_pareto: bool) -> list[str]:
     """The best configuration, how stable it is, and what it is better than."""
     stability = best.stability if best.stability is not None else -1.0
     lines = [
@@ -287,13 +290,24 @@ def _best_lines(best: TrialRecord, trials: Sequence[TrialRecord]) -> list[str]:
     ]
     lines += [_margin_line(best.margin)] if best.margin else []
     lines += filter(None, [baseline_sentence(trials)])
+    lines += front_lines(trials) if is_pareto else []
     calmer = next((trial for trial in rivals(trials) if (trial.stability or -1.0) >= STABLE), None)
     if stability < STABLE and calmer is not None:
         lines.append(f"Best of the stable ones: trial {calmer.number}, {metric_text(calmer)} (export takes --trial)")
     return lines
 
 
-def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float) -> dict[str, Any]:
+def front_lines(trials: Sequence[TrialRecord]) -> list[str]:
+    """The Pareto front: trials that no other one beats in error and in instability at once."""
+    front = pareto_front(trials)
+    lines = [f"Pareto front of error and instability, {len(front)} of {len(trials)} trials (export takes --trial):"]
+    for trial in front if front else ():
+        run = next(run for run in trial.seed_runs if run.seed_index == 0)
+        lines.append(f"  trial {trial.number}: error {run.error:.4g}, instability {run.score.instability:.3f}")
+    return lines if front else []
+
+
+def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float, is_pareto: bool = False) -> dict[str, Any]:
     """The result of a search or its status, for `--json`."""
     best = best_trial(trials)
     outcomes = Counter(str(trial.outcome) for trial in trials)
@@ -301,6 +315,7 @@ def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float) -> dict
         "run": str(root),
         "trials": {"total": len(trials), **outcomes},
         "best": None if best is None else _best(best),
+        **({"front": [trial.number for trial in pareto_front(trials)]} if is_pareto else {}),
         "seconds": round(seconds, 3),
     }
 

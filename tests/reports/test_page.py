@@ -117,7 +117,7 @@ def test_structure_is_accessible(made: Page) -> None:
 def test_every_figure_has_its_source_and_it_is_json(text: str) -> None:
     sources = dict(re.findall(r'<script type="application/json" id="plot-([\w-]+)">(.*?)</script>', text, re.S))
     assert set(sources) == set(Page(text).plots())
-    assert {"loss-curves", "parallel", "scatter-1"} <= set(sources)
+    assert {"loss-curves", "parallel", "scatter-1", "tradeoff"} <= set(sources)
     assert all(json.loads(source)["data"] for source in sources.values())
 
 

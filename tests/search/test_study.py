@@ -313,6 +313,61 @@ def test_seeds_give_different_proposals(tmp_path: Path, algorithm: Any) -> None:
     assert proposals[0][0] != proposals[0][1]
 
 
+def run_pareto(study: Study, count: int) -> list[dict[str, Any]]:
+    """Two axes that pull the rate to 1e-3 and to 1e-1, the fewest blocks being good for both."""
+    done = []
+    for _ in range(count):
+        trial = ask(study)
+        params = suggest(study, trial)
+        log = math.log10(params["rate"])
+        axes = (abs(log + 3) + params["blocks"], abs(log + 1) + params["blocks"])
+        study.finish(trial.number, sum(axes), outcome=Outcome.COMPLETED, axes=axes)
+        done.append(params)
+    return done
+
+
+def test_two_objectives_are_stored_as_two_and_ranked_by_one(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", SearchConfig(objective="pareto"))
+    run_pareto(Study.of_run(folder), 3)
+    study = Study.of_run(folder)
+    trial = ask(study)
+    suggest(study, trial)
+    study.finish(trial.number, 99.0, outcome=Outcome.CRASHED)
+    worst = max(each.values[0] for each in study._trials()[:3])
+    stored = optuna.load_study(study_name="tuner", storage=f"sqlite:///{folder.study_file}")
+    assert len(stored.directions) == 2
+    assert stored.metric_names == ["error", "instability"]
+    assert stored.trials[3].values == [worst, 5.0]
+    assert 3 not in {each.number for each in stored.best_trials}
+    records = load_trials(folder)
+    assert [record.objective for record in records] == [*(sum(each.values) for each in stored.trials[:3]), 99.0]
+    best = study.best_objective()
+    assert best is not None
+    assert best == min((record.objective, record.number) for record in records[:3])
+
+
+@pytest.mark.parametrize("algorithm", ["nsga2", "tpe"])
+def test_a_resumed_search_of_two_objectives_proposes_the_same(tmp_path: Path, algorithm: Any) -> None:
+    config = SearchConfig(objective="pareto", algorithm=algorithm, seed=3)
+    expected = run_pareto(Study.of_run(RunFolder.create(tmp_path / "whole", config)), 23)
+    folder = RunFolder.create(tmp_path / "parts", config)
+    proposed: list[dict[str, Any]] = []
+    for part in (1, 12, 10):
+        study = Study.of_run(folder)
+        study.give_back(crashed=False)
+        proposed += run_pareto(study, part)
+        suggest(study, ask(study))  # Interrupted.
+    assert proposed == expected
+
+
+@pytest.mark.slow
+def test_nsga2_learns_what_is_good_for_both(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", SearchConfig(objective="pareto"))
+    done = run_pareto(Study.of_run(folder), 60)
+    early, late = (np.mean([params["blocks"] for params in part]) for part in (done[:10], done[-20:]))
+    assert late < 1.4 < 1.7 < early + 0.3
+
+
 @pytest.mark.slow
 def test_tpe_learns(tmp_path: Path) -> None:
     best = {}

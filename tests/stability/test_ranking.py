@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tuner.records import Outcome, SeedRun, TrialRecord
-from tuner.stability.ranking import best_trial, finalists, median_seed_run, rank
+from tuner.stability.ranking import best_trial, finalists, median_seed_run, pareto_front, rank
 from tuner.stability.score import failed_score
 
 
@@ -87,3 +87,33 @@ def test_weights_learned_on_another_split_stand_for_nobody():
     assert median_seed_run(trial(0, runs=own)).seed_index == 2
     assert median_seed_run(trial(0, runs=[own[0], *fresh])).seed_index == 0
     assert median_seed_run(trial(0, runs=[own[0], own[1], *fresh[1:]])).seed_index == 1
+
+
+def point(number, error, instability, outcome=Outcome.COMPLETED):
+    run = replace(seed_run(0, 0.0, error=error), score=replace(failed_score(0.5), instability=instability))
+    return trial(number, outcome, runs=[run])
+
+
+def test_the_pareto_front_has_whom_nobody_beats_in_both():
+    trials = [
+        point(0, 0.3, 0.0),
+        point(1, 0.1, 0.5),
+        point(2, 0.2, 0.2),
+        # Beaten in both; in one at equality in the other; failed and pruned ones, however good.
+        point(3, 0.25, 0.3),
+        point(4, 0.2, 0.21),
+        point(5, 0.0, 0.0, Outcome.PRUNED),
+        point(6, 0.0, 0.0, Outcome.DIVERGED),
+        trial(7, Outcome.RUNNING, None),
+        # As good as another in both: neither beats the other.
+        point(8, 0.1, 0.5),
+    ]
+    assert [each.number for each in pareto_front(iter(trials))] == [1, 8, 2, 0]
+    assert pareto_front([]) == []
+
+
+def test_a_fresh_training_moves_no_trial_on_the_front():
+    trials = [point(0, 0.2, 0.2), point(1, 0.3, 0.3)]
+    fresh = replace(trials[1].seed_runs[0], seed_index=1, error=0.01)
+    trials[1] = replace(trials[1], seed_runs=(*trials[1].seed_runs, fresh))
+    assert [each.number for each in pareto_front(trials)] == [0]

@@ -67,7 +67,7 @@ class StudyOracle(keras_tuner.Oracle):
         self._baseline = baseline
         self._target = target
         self.verbose = 0
-        self.outcomes: dict[str, tuple[Outcome, str]] = {}
+        self.outcomes: dict[str, tuple[Outcome, str, tuple[float, float] | None]] = {}
         for number, values, score in study.finished():
             self._remember(number, values, score)
 
@@ -170,9 +170,11 @@ class StudyOracle(keras_tuner.Oracle):
         rivals = self.study.rivals(number)
         return prune_reason(self._pruner, number, objective, rivals, epoch=epoch + 1, max_epochs=max_epochs)
 
-    def record_outcome(self, trial_id: str, outcome: Outcome, message: str = "") -> None:
-        """How the trial that is about to end is to be called."""
-        self.outcomes[trial_id] = (outcome, message)
+    def record_outcome(
+        self, trial_id: str, outcome: Outcome, message: str = "", *, axes: tuple[float, float] | None = None
+    ) -> None:
+        """How the trial that is about to end is to be called, and its error and instability."""
+        self.outcomes[trial_id] = (outcome, message, axes)
 
     def end_trial(self, trial: trial_module.Trial) -> None:
         """End the trial in the study with the objective that `update_trial` was given."""
@@ -182,8 +184,8 @@ class StudyOracle(keras_tuner.Oracle):
         known.status = trial.status
         # Again: a model may have asked for hyperparameters that were not known before it was built.
         self.study.describe(int(trial.trial_id), dict(trial.hyperparameters.values))
-        outcome, message = self.outcomes.pop(trial.trial_id, (Outcome.COMPLETED, ""))
-        self.study.finish(int(trial.trial_id), known.score, outcome=outcome, message=message)
+        outcome, message, axes = self.outcomes.pop(trial.trial_id, (Outcome.COMPLETED, "", None))
+        self.study.finish(int(trial.trial_id), known.score, outcome=outcome, message=message, axes=axes)
 
     def _save_trial(self, trial: trial_module.Trial) -> None:
         """The study is the only storage."""

@@ -13,7 +13,7 @@ from tuner.search.seeds import derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
-from tuner.stability.ranking import finalists, rank
+from tuner.stability.ranking import finalists, pareto_front, rank
 from tuner.stability.score import failed_score
 from tuner.store import RunFolder, read_json, write_json
 
@@ -51,7 +51,9 @@ def plan_confirmation(
     Raises:
         DataError: The data cannot be split anew.
     """
-    chosen = tuple(trial.number for trial in finalists(load_trials(folder), top))
+    trials = load_trials(folder)
+    rivals = pareto_front(trials) if folder.load_config().is_pareto else trials
+    chosen = tuple(trial.number for trial in finalists(rivals, top))
     if not chosen:
         return None
     if fresh_split:

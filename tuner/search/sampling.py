@@ -26,7 +26,11 @@ from tuner.search.seeds import derive_seed
 
 __all__ = ["AlgorithmName", "Draft", "StoredProposals", "require_packages"]
 
-AlgorithmName = Literal["tpe", "random", "grid", "cmaes", "gp", "qmc"]
+AlgorithmName = Literal["tpe", "random", "grid", "nsga2", "cmaes", "gp", "qmc"]
+
+# Trials of one generation of `nsga2`; Optuna's 50 is more than a whole search. Source: convention; the default of 30
+# trials is three generations.
+POPULATION = 10
 
 # What Optuna's samplers import beside Optuna itself.
 _PACKAGES: dict[str, tuple[str, ...]] = {"cmaes": ("cmaes",), "gp": ("torch", "scipy"), "qmc": ("scipy",)}
@@ -134,6 +138,8 @@ def _sampler(algorithm: AlgorithmName, seed: int, *, search_seed: int) -> optuna
             return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
         if algorithm == "gp":
             return optuna.samplers.GPSampler(seed=seed)
+        if algorithm == "nsga2":
+            return optuna.samplers.NSGAIISampler(population_size=POPULATION, seed=seed)
         if algorithm == "qmc":
             # One sequence for the whole search; its place in it is stored in the study.
             return optuna.samplers.QMCSampler(

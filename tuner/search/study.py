@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 
 import optuna
@@ -33,6 +34,10 @@ MAX_OUT_OF_MEMORY = 2
 # Seconds that a process waits for another one's write to the SQLite file.
 SQLITE_TIMEOUT_S = 60.0
 
+# Instability of a trial of which nothing is known but that it failed, and its error if none is known of others.
+# Source: the most that the stability score (`tuner.stability.score`) and a metric can be.
+FAILED_INSTABILITY, FAILED_ERROR = 5.0, 1.0
+
 _UNFINISHED = {TrialState.RUNNING: Outcome.RUNNING, TrialState.WAITING: Outcome.WAITING}
 
 
@@ -45,12 +50,21 @@ class Study:
         seed: Search seed; proposal n follows from (seed, n), so that a resumed search proposes what an uninterrupted
             one does.
         worker: Number of the process that asks; the trials that it is given are its own.
+        is_pareto: Whether trials are compared by error and instability apart, not by one objective.
 
     Raises:
         EnvironmentFault: The storage cannot be used, or a package that the algorithm needs is missing.
     """
 
-    def __init__(self, folder: RunFolder, *, algorithm: AlgorithmName = "tpe", seed: int = 0, worker: int = 0) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        algorithm: AlgorithmName = "tpe",
+        seed: int = 0,
+        worker: int = 0,
+        is_pareto: bool = False,
+    ) -> None:
         require_packages(algorithm)
         self.algorithm = algorithm
         self.worker = worker
@@ -61,10 +75,20 @@ class Study:
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
-                direction="minimize",
+                directions=["minimize"] * (2 if is_pareto else 1),
                 sampler=StoredProposals(),
                 load_if_exists=True,
             )
+            if is_pareto:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                    self._study.set_metric_names(["error", "instability"])
+
+    @classmethod
+    def of_run(cls, folder: RunFolder, *, worker: int = 0) -> Study:
+        """The study of a run that the command line set up, as its configuration says."""
+        config = folder.load_config()
+        return cls(folder, algorithm=config.algorithm, seed=config.seed, worker=worker, is_pareto=config.is_pareto)
 
     def enqueue_first(self, *configurations: dict[str, HyperparameterValue], is_last_baseline: bool = False) -> None:
         """Make these the parameters of the first trials, unless there already is one.
@@ -168,19 +192,44 @@ class Study:
         for trial in self._trials():
             if trial.number != number:
                 is_over = trial.state is TrialState.COMPLETE and _outcome(trial) is not Outcome.PRUNED
-                yield Rival(trial.number, _objectives(trial), trial.value if is_over else None)
+                yield Rival(trial.number, _objectives(trial), _objective(trial) if is_over else None)
 
     def describe(self, number: int, hyperparameters: dict[str, HyperparameterValue]) -> None:
         """Store the active values of a trial as the search space names them (fixed ones included)."""
         self._storage.set_trial_user_attr(self._trial_id(number), "hyperparameters", hyperparameters)
 
-    def finish(self, number: int, objective: float, *, outcome: Outcome, message: str = "") -> None:
-        """End a trial. A failed one is complete too: its objective is finite, and the sampler learns from it."""
+    def finish(
+        self,
+        number: int,
+        objective: float,
+        *,
+        outcome: Outcome,
+        message: str = "",
+        axes: tuple[float, float] | None = None,
+    ) -> None:
+        """End a trial. A failed one is complete too: its objective is finite, and the sampler learns from it.
+
+        Args:
+            number: Of the trial.
+            objective: By which it is ranked.
+            outcome: How it ended.
+            message: Why, if there is more to say.
+            axes: Error and instability; a study of both apart is searched by these. None: the worst there is.
+        """
         trial_id = self._trial_id(number)
+        is_pareto = len(self._study.directions) > 1
+        if is_pareto:
+            self._storage.set_trial_user_attr(trial_id, "objective", objective)
         self._storage.set_trial_user_attr(trial_id, "outcome", str(outcome))
         if message:
             self._storage.set_trial_user_attr(trial_id, "message", message)
-        self._storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [objective])
+        self._storage.set_trial_state_values(
+            trial_id, TrialState.COMPLETE, (axes or self._worst_axes()) if is_pareto else [objective]
+        )
+
+    def _worst_axes(self) -> tuple[float, float]:
+        errors = [trial.values[0] for trial in self._trials() if trial.state is TrialState.COMPLETE]
+        return max(errors, default=FAILED_ERROR), FAILED_INSTABILITY
 
     def give_back(
         self,
@@ -264,7 +313,7 @@ class Study:
     def finished(self) -> list[tuple[int, dict[str, HyperparameterValue], float]]:
         """Number, hyperparameters and objective of each finished trial."""
         return [
-            (trial.number, dict(trial.user_attrs.get("hyperparameters", trial.params)), float(trial.value or 0.0))
+            (trial.number, dict(trial.user_attrs.get("hyperparameters", trial.params)), _objective(trial) or 0.0)
             for trial in self._trials()
             if trial.state is TrialState.COMPLETE
         ]
@@ -278,7 +327,7 @@ class Study:
             and not _outcome(trial).is_failed
             and _outcome(trial) is not Outcome.PRUNED
         ]
-        return [trial.number for trial in sorted(finished, key=lambda trial: (trial.value, trial.number))[:count]]
+        return [trial.number for trial in sorted(finished, key=lambda trial: (_objective(trial), trial.number))[:count]]
 
     def num_finished(self) -> int:
         """How many trials have ended, failed ones included."""
@@ -287,7 +336,7 @@ class Study:
     def best_objective(self) -> tuple[float, int] | None:
         """Lowest objective of the trials that were trained to their end and did not fail, and its trial."""
         best = self.best_numbers(1)
-        values = {trial.number: trial.value for trial in self._trials() if trial.number in best}
+        values = {trial.number: _objective(trial) for trial in self._trials() if trial.number in best}
         return (float(values[best[0]] or 0.0), best[0]) if best else None
 
     def _trials(self) -> list[FrozenTrial]:
@@ -337,7 +386,7 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         hyperparameters=dict(
             trial.user_attrs.get("hyperparameters", {} if outcome is Outcome.RUNNING else trial.params)
         ),
-        objective=trial.value if is_finished else None,
+        objective=_objective(trial) if is_finished else None,
         seed_runs=tuple(seed_runs),
         epoch_losses=tuple(
             # An older study has the losses in the place of the objectives.
@@ -353,6 +402,13 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         worker=trial.user_attrs.get("worker"),
         faults=tuple(faults),
     )
+
+
+def _objective(trial: FrozenTrial) -> float | None:
+    """By which a finished trial is ranked; the only value of its study, unless that has two."""
+    if "objective" in trial.user_attrs:
+        return float(trial.user_attrs["objective"])
+    return trial.value
 
 
 def _objectives(trial: FrozenTrial) -> tuple[float, ...]:

@@ -105,7 +105,7 @@ def supervise(
         EnvironmentFault: Workers die again and again.
     """
     with storage_faults(folder):
-        study = Study(folder)
+        study = Study.of_run(folder)
         study.give_back(crashed=False)
         folder.remove_checkpoints(besides=study.unfinished())
         give_up_claims(folder)
@@ -216,7 +216,7 @@ class _Crew:
     ) -> None:
         if self.is_at_work or kind is not None:
             self._stop()
-            Study(self._folder).give_back(crashed=False)
+            Study.of_run(self._folder).give_back(crashed=False)
             give_up_claims(self._folder)
 
     def start(self, number: int) -> None:

@@ -54,7 +54,8 @@ class StabilityTuner(keras_tuner.Tuner):
         oracle: Any Keras Tuner oracle, whose objective becomes J; None: TPE over an Optuna study in the project folder.
         max_trials: Budget of the default oracle.
         seed: Search seed: proposals, initial weights and order follow from it.
-        objective: `stable`; `constrained` (error among stable trials); `val_loss` or `val_accuracy` alone.
+        objective: `stable`; `constrained` (error among stable trials); `pareto` (error and instability apart, searched
+            by `nsga2` without a pruner if the oracle is the default one); `val_loss` or `val_accuracy` alone.
         stability_weight: Weight of instability in `stable`.
         margin_weight: Weight of a small stability margin in the objective; above 0, every trial is swept.
         metric: `accuracy`, `balanced_accuracy`; of rows of several labels `mean_average_precision`, `macro_f1`; `loss`;
@@ -101,9 +102,10 @@ class StabilityTuner(keras_tuner.Tuner):
                 shutil.rmtree(self.run_folder.root, ignore_errors=True)
             self.run_folder.root.mkdir(parents=True, exist_ok=True)
             narrowed = functools.partial(adapting.adapt, self.run_folder) if adapt else None
-            oracle = StudyOracle(
-                Study(self.run_folder, seed=seed), max_trials=max_trials, adapt=narrowed, pruner=pruner
-            )
+            is_pareto = objective == "pareto"
+            study = Study(self.run_folder, algorithm="nsga2" if is_pareto else "tpe", seed=seed, is_pareto=is_pareto)
+            pruner = "none" if is_pareto else pruner
+            oracle = StudyOracle(study, max_trials=max_trials, adapt=narrowed, pruner=pruner)
         oracle.objective = OBJECTIVE
         # A failed training has a finite objective, so Keras Tuner's own failure count never grows; ours is below.
         oracle.max_consecutive_failed_trials = 10**9
@@ -167,7 +169,7 @@ class StabilityTuner(keras_tuner.Tuner):
         self._keep(training)
         run = training.run
         if isinstance(self.oracle, StudyOracle):
-            self.oracle.record_outcome(trial.trial_id, run.outcome, run.message)
+            self.oracle.record_outcome(trial.trial_id, run.outcome, run.message, axes=judgement.axes(run))
         self._check_failures(training)
         seedrun.release_memory()
         finite = {name: value for name, value in run.metrics.items() if np.isfinite(value)}

@@ -56,7 +56,7 @@ def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, o
     if not only_confirm:
         if config.lr_range == "auto":
             space = apply_swept_range(folder, hypermodel, space)
-        study = Study(folder, algorithm=config.algorithm, seed=config.seed, worker=number)
+        study = Study.of_run(folder, worker=number)
         _search(folder, hypermodel, space, study=study, deadline=deadline)
         while _wait_for_others(study, deadline):
             _search(folder, hypermodel, space, study=study, deadline=deadline)

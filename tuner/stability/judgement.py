@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from tuner.records import MetricName, Outcome, StabilityScore, Trace
+from tuner.records import MetricName, Outcome, SeedRun, StabilityScore, Trace
 from tuner.stability.alarm import ROLLBACK
 from tuner.stability.ranking import STABLE
 from tuner.stability.score import (
@@ -34,7 +34,7 @@ __all__ = [
     "worst_objective",
 ]
 
-ObjectiveName = Literal["stable", "constrained", "val_loss", "val_accuracy"]
+ObjectiveName = Literal["stable", "constrained", "pareto", "val_loss", "val_accuracy"]
 
 # What the objective `constrained` asks of a training: to be stable.
 CONSTRAINT = STABLE
@@ -71,8 +71,9 @@ class Judgement:
         chance_error: Error of the best constant answer under `metric`; > 0.
         num_validation: Rows of the validation part: errors below one row cannot be told apart.
         objective: `stable` minimises error and instability together; `constrained` the error among stable trainings,
-            with those that are not ordered by stability behind them; the others one number alone, for comparison.
-        stability_weight: Lambda; only `stable` uses it.
+            with those that are not ordered by stability behind them; `pareto` searches for the best of both apart
+            (`axes`), and ranks as `stable` does; the others are one number alone, for comparison.
+        stability_weight: Lambda; only `stable` and `pareto` use it.
         num_classes: Of several labels, their number; 0 for regression.
         is_multilabel: Whether a sample has several labels, or none.
     """
@@ -122,6 +123,10 @@ class Judgement:
         """
         worst = worst_objective(self.objective, stability_weight=self.stability_weight, progress_frac=progress_frac)
         return Judged(outcome, None, worst, failed_score(progress_frac), is_feasible=self.objective != "constrained")
+
+    def axes(self, run: SeedRun) -> tuple[float, float]:
+        """What `pareto` minimises: error and instability; of a training that failed those of a constant answer."""
+        return (self._chance if run.error is None else run.error, run.score.instability)
 
     @property
     def _weight(self) -> float:
@@ -175,8 +180,8 @@ def worst_objective(name: ObjectiveName, *, stability_weight: float, progress_fr
 
 
 def _used_weight(name: ObjectiveName, stability_weight: float) -> float:
-    """Only `stable` adds the instability to the error."""
-    return stability_weight if name == "stable" else 0.0
+    """Which objectives add the instability to the error."""
+    return stability_weight if name in ("stable", "pareto") else 0.0
 
 
 def _infeasible_objective(result: StabilityScore) -> float:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from tuner.records import FINISHED_OUTCOMES, MIN_FRESH_RUNS, Outcome, SeedRun, TrialRecord
 
-__all__ = ["MAX_BEHIND_NATS", "STABLE", "best_trial", "finalists", "median_seed_run", "rank", "rivals"]
+__all__ = ["MAX_BEHIND_NATS", "STABLE", "best_trial", "finalists", "median_seed_run", "pareto_front", "rank", "rivals"]
 
 # A trial this far behind the best objective (2.7 times its error) does not overtake it on other seeds, and is not
 # trained again. Source: convention.
@@ -48,6 +48,17 @@ def rivals(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
     return [trial for trial in usable if _objective(trial) <= best + MAX_BEHIND_NATS]
 
 
+def pareto_front(trials: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """Trials that learned and that no other one beats in error and in instability at once, the lowest error first.
+
+    By the training of the search itself, which all of them have.
+    """
+    known = list(trials)
+    points = {trial.number: point for trial in known if (point := _point(trial)) is not None}
+    front = [trial for trial in known if trial.number in points and not _is_beaten(points[trial.number], points)]
+    return sorted(front, key=lambda trial: (points[trial.number], trial.number))
+
+
 def best_trial(trials: Iterable[TrialRecord]) -> TrialRecord | None:
     """The best trial that was trained to its end and did not fail, or None."""
     usable = [trial for trial in rank(trials) if not trial.outcome.is_failed and trial.outcome is not Outcome.PRUNED]
@@ -68,6 +79,17 @@ def median_seed_run(trial: TrialRecord) -> SeedRun:
     if not runs:
         raise ValueError(f"trial {trial.number} has no finished seed run")
     return runs[(len(runs) - 1) // 2]
+
+
+def _point(trial: TrialRecord) -> tuple[float, float] | None:
+    own = next((run for run in trial.seed_runs if run.seed_index == 0), None)
+    if trial.outcome is not Outcome.COMPLETED or own is None or own.error is None:
+        return None
+    return own.error, own.score.instability
+
+
+def _is_beaten(point: tuple[float, float], points: Mapping[int, tuple[float, float]]) -> bool:
+    return any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points.values())
 
 
 def _order(trial: TrialRecord) -> tuple[int, float, float, int]:
