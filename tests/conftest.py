@@ -6,9 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests import postgresql
 
 
 @pytest.fixture(scope="session")
@@ -62,3 +65,27 @@ def finished_run(finished_search: subprocess.CompletedProcess[str]) -> Path:
 def finished_copy(finished_run: Path, tmp_path: Path) -> Path:
     """A copy of `finished_run` that a test may change."""
     return Path(shutil.copytree(finished_run, tmp_path / "finished"))
+
+
+@pytest.fixture(scope="module")
+def postgresql_server() -> Iterator[postgresql.Server]:
+    """A PostgreSQL of the module's own."""
+    pytest.importorskip("psycopg")
+    if reason := postgresql.missing():
+        pytest.skip(reason)
+    made = postgresql.Server()
+    made.start()
+    try:
+        yield made
+    finally:
+        made.remove()
+
+
+@pytest.fixture
+def server(postgresql_server: postgresql.Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[postgresql.Server]:
+    """A PostgreSQL whose password is in the environment; what a test opens in it is closed."""
+    from tuner.database import close_databases
+
+    monkeypatch.setenv("PGPASSWORD", postgresql.PASSWORD)
+    yield postgresql_server
+    close_databases()

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -24,26 +23,6 @@ from tuner.records import Outcome
 from tuner.search.setup import discard_if_unused
 from tuner.search.study import Study, load_trials
 from tuner.store import RunFolder
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[postgresql.Server]:
-    pytest.importorskip("psycopg")
-    if reason := postgresql.missing():
-        pytest.skip(reason)
-    made = postgresql.Server()
-    made.start()
-    try:
-        yield made
-    finally:
-        made.remove()
-
-
-@pytest.fixture(autouse=True)
-def password(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("PGPASSWORD", postgresql.PASSWORD)
-    yield
-    close_databases()
 
 
 @pytest.fixture

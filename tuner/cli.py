@@ -235,6 +235,7 @@ def _run(
     from reports import write_report
     from tuner.data import cache
     from tuner.progress import Events, Progress
+    from tuner.search.plan import load_claims
     from tuner.search.study import load_trials
     from tuner.search.supervisor import supervise
 
@@ -249,7 +250,7 @@ def _run(
                     trials = load_trials(folder)
                     live.show_range(folder.load_rate_range())
                     live.show_preparation(cache.preparing_frac(folder.data_dir))
-                    live.show_claims(folder.load_claims())
+                    live.show_claims(load_claims(folder))
                     live.update(trials, folder.load_confirm_plan())
                     adaptation = folder.load_adaptation()
                     live.show_adaptation(adaptation)
@@ -375,7 +376,7 @@ def status(run: Path, as_json: bool) -> None:
     from rich.console import Console
 
     from tuner import wording
-    from tuner.search.plan import is_finished
+    from tuner.search.plan import is_finished, load_claims
     from tuner.search.study import load_trials
     from tuner.stability.baseline import baseline_sentence
     from tuner.store import RunFolder
@@ -406,7 +407,7 @@ def status(run: Path, as_json: bool) -> None:
         if trial.outcome is Outcome.RUNNING and is_supervised:
             who = wording.worker_text(config, trial.worker)
             console.print(f"trial {trial.number}{who}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
-    for claim in folder.load_claims() if is_supervised else ():
+    for claim in load_claims(folder) if is_supervised else ():
         console.print(wording.claim_line(config, claim))
     for fault in (fault for trial in trials for fault in trial.faults):
         console.print(f"Left out: {fault}", highlight=False, markup=False, soft_wrap=True)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import optuna
     import sqlalchemy
 
-__all__ = ["Database", "check_url", "close_databases", "database_fault", "open_database"]
+__all__ = ["Database", "check_url", "close_databases", "database_fault", "open_database", "patient"]
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DRIVER = "postgresql+psycopg"
@@ -35,6 +35,13 @@ CONNECT_TIMEOUT_S = 10
 # session. A live one is heard every PING_S.
 SILENCE_S = 60
 PING_S = 15.0
+# Workers and when they were last heard of, for `tuner.leases`; beside Optuna's own tables.
+_WORKERS_TABLE = """
+CREATE TABLE IF NOT EXISTS tuner_workers (
+    token text PRIMARY KEY, study text NOT NULL, number integer NOT NULL, host text NOT NULL, job text NOT NULL,
+    started timestamptz NOT NULL DEFAULT now(), beat timestamptz NOT NULL DEFAULT now(),
+    steady_since timestamptz NOT NULL DEFAULT now(), trial integer, seed_index integer)
+"""
 # What a server says that will let us in later.
 _PASSING = ("too many clients", "connection slots", "starting up", "shutting down", "in recovery mode")
 
@@ -107,12 +114,16 @@ class Database:
         with _held(bare, "tuner/schema"):
             try:
                 self.storage = _storage_class()(self._url.render_as_string(), {"pool": pool})
+                with self.storage.engine.begin() as connection:
+                    connection.exec_driver_sql(_WORKERS_TABLE)
             except BaseException:
                 pool.dispose()
                 raise
         # What was just read is not to keep a transaction open.
         self.storage.remove_session()
         self.engine: sqlalchemy.Engine = self.storage.engine
+        # Token of the lease that this process holds.
+        self.lease: str | None = None
 
     @contextlib.contextmanager
     def exclusive(self, what: str) -> Iterator[None]:
@@ -123,6 +134,17 @@ class Database:
         """
         with _held(self.engine, what):
             yield
+
+    @contextlib.contextmanager
+    def fenced(self, check: Callable[[sqlalchemy.Connection], None]) -> Iterator[None]:
+        """Have `check`, which may raise, begin every transaction of this process while the block runs."""
+        import sqlalchemy
+
+        sqlalchemy.event.listen(self.engine, "begin", check)
+        try:
+            yield
+        finally:
+            sqlalchemy.event.remove(self.engine, "begin", check)
 
     def _connect(self) -> Any:
         """A new connection; patient when there was one before, or the server is only busy."""
@@ -182,7 +204,7 @@ def close_databases() -> None:
 @contextlib.contextmanager
 def _held(engine: sqlalchemy.Engine, what: str) -> Iterator[None]:
     """Hold an advisory lock of a transaction: it ends with its session, also behind a pooler, and never outlives it."""
-    connection = _patient(lambda: _locked(engine, what))()
+    connection = patient(lambda: _locked(engine, what))()
     is_done = threading.Event()
     pinging = threading.Thread(target=_ping, args=(connection, is_done), daemon=True)
     pinging.start()
@@ -225,8 +247,8 @@ def _ping(connection: sqlalchemy.Connection, is_done: threading.Event) -> None:
             connection.exec_driver_sql("SELECT 1")
 
 
-def _patient(call: Callable[..., Any]) -> Callable[..., Any]:
-    """The call, made again when the connection was lost under it; connecting has a patience of its own."""
+def patient(call: Callable[..., Any]) -> Callable[..., Any]:
+    """The call of one transaction, made again when its connection was lost; connecting has a patience of its own."""
 
     @functools.wraps(call)
     def made_again(*args: Any, **options: Any) -> Any:
@@ -271,5 +293,5 @@ def _storage_class() -> type[optuna.storages.RDBStorage]:
     # What Optuna's cache in front of it calls too.
     calls = ("create_new", "get_", "set_", "_get_trials", "_create_new_trial")
     names = [name for name in vars(RDBStorage) if name.startswith(calls)]
-    made_again = {name: _patient(getattr(RDBStorage, name)) for name in names}
+    made_again = {name: patient(getattr(RDBStorage, name)) for name in names}
     return type("PatientStorage", (RDBStorage,), made_again)

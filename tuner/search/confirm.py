@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from tuner import leases
 from tuner.records import TrialRecord
 from tuner.search.context import hyperparameters_of, judgement_of, training_data
 from tuner.search.margins import measure_margin
-from tuner.search.plan import give_up_claims, take
+from tuner.search.plan import give_up_claims, load_claims, take
 from tuner.search.seeds import derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
@@ -17,6 +19,9 @@ from tuner.store import RunFolder
 from tuner.training import seedrun
 
 __all__ = ["confirm"]
+
+# How often a worker that finds nothing left to confirm looks whether the others have done what they took.
+WAIT_S = 5.0
 
 
 def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool], worker: int = 0) -> None:
@@ -33,13 +38,27 @@ def confirm(folder: RunFolder, hypermodel: Any, *, is_late: Callable[[], bool], 
         return
     search_seed = folder.load_config().seed
     trials = {trial.number: trial for trial in load_trials(folder)}
-    while not is_late() and (claim := take(folder, plan, worker)):
+    while not is_late():
+        claim = take(folder, plan, worker)
+        if claim is None:
+            if not _may_be_left(folder):
+                return
+            time.sleep(WAIT_S)
+            continue
         if claim.seed_index is None:
             _measure(folder, hypermodel, trials[claim.trial])
         else:
             split_seed = fresh_split_seed(search_seed, claim.seed_index) if plan.fresh_split else None
             _train(folder, hypermodel, trials[claim.trial], claim.seed_index, split_seed=split_seed)
         give_up_claims(folder, worker)
+
+
+def _may_be_left(folder: RunFolder) -> bool:
+    """Whether a worker on another machine has taken a part, which it may die over without a supervisor that sees it."""
+    if not folder.load_shared_study():
+        return False
+    leases.end_lapsed(folder)
+    return bool(load_claims(folder))
 
 
 def _measure(folder: RunFolder, hypermodel: Any, trial: TrialRecord) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tuner import leases
 from tuner.config import SearchConfig
 from tuner.records import Claim, ConfirmPlan, Outcome, SeedRun, SweptTrial, Trace, TrialRecord
 from tuner.search.seeds import derive_seed, fresh_split_seed
@@ -21,6 +22,7 @@ __all__ = [
     "SEEDS",
     "give_up_claims",
     "is_finished",
+    "load_claims",
     "note_crash",
     "pending",
     "plan_confirmation",
@@ -119,7 +121,7 @@ def take(folder: RunFolder, plan: ConfirmPlan, worker: int) -> Claim | None:
         None if nothing is left to take, though other workers may still be busy.
     """
     with folder.exclusive("study"):
-        taken = {(claim.trial, claim.seed_index) for claim in folder.load_claims() if claim.worker != worker}
+        taken = {(claim.trial, claim.seed_index) for claim in load_claims(folder) if claim.worker != worker}
         left: list[tuple[int, int | None]] = [
             (trial.number, index) for trial, index in pending(plan, load_trials(folder))
         ]
@@ -128,12 +130,28 @@ def take(folder: RunFolder, plan: ConfirmPlan, worker: int) -> Claim | None:
         if not free:
             return None
         claim = Claim(worker, *free[0])
-        write_json(folder.claim_file(worker), claim)
+        if folder.load_shared_study():
+            leases.claim(folder, claim.trial, claim.seed_index)
+        else:
+            write_json(folder.claim_file(worker), claim)
         return claim
 
 
+def load_claims(folder: RunFolder) -> list[Claim]:
+    """What the workers have taken of the confirmation, by their number."""
+    if folder.load_shared_study():
+        return [each.claim for each in leases.live(folder) if each.claim]
+    return folder.load_claims()
+
+
 def give_up_claims(folder: RunFolder, worker: int | None = None) -> None:
-    """Let others have what a worker (None: any) had taken of a confirmation."""
+    """Let others have what a worker (None: any) had taken of a confirmation.
+
+    In a database, only the worker itself can do so; what a dead one had taken ended with its lease.
+    """
+    if folder.load_shared_study():
+        leases.release(folder)
+        return
     for claim in folder.load_claims():
         if worker in (claim.worker, None):
             folder.claim_file(claim.worker).unlink(missing_ok=True)
@@ -149,7 +167,7 @@ def note_crash(folder: RunFolder, reason: str, *, worker: int) -> None:
         reason: How the worker died.
         worker: Its number.
     """
-    plan, claims = folder.load_confirm_plan(), [claim for claim in folder.load_claims() if claim.worker == worker]
+    plan, claims = folder.load_confirm_plan(), [claim for claim in load_claims(folder) if claim.worker == worker]
     if plan is not None:
         for claim in claims:
             _note_crash(folder, plan, claim, reason)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from tuner import leases
 from tuner.database import database_fault, open_database
 from tuner.errors import EnvironmentFault
 from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
@@ -70,6 +71,7 @@ class Study:
         self.worker = worker
         self._folder = folder
         self._seed = seed
+        self._is_shared = folder.load_shared_study() is not None
         with storage_faults(folder):
             self._storage, name = _storage(folder)
             self._study = optuna.create_study(
@@ -161,6 +163,7 @@ class Study:
             max_trials: Budget.
             may_start: Whether there may be a new one at all.
         """
+        self.put_back_lapsed()
         # Held, or two workers would both take the last one; and a trial without an owner is a dead worker's.
         with self._folder.exclusive("study"):
             trials = self._trials()
@@ -168,7 +171,10 @@ class Study:
             if not is_new_one_allowed and not any(trial.state is TrialState.WAITING for trial in trials):
                 return None
             trial = self._study.ask()
-            self._storage.set_trial_user_attr(self._trial_id(trial.number), "worker", self.worker)
+            trial_id = self._trial_id(trial.number)
+            self._storage.set_trial_user_attr(trial_id, "worker", self.worker)
+            if token := leases.own(self._folder):
+                self._storage.set_trial_user_attr(trial_id, "lease", token)
             return trial
 
     def report(self, number: int, epoch: int, *, objective: float, loss: float) -> None:
@@ -236,6 +242,7 @@ class Study:
         *,
         crashed: bool,
         worker: int | None = None,
+        lease: str | None = None,
         message: str = "",
         worst_objective: float = math.inf,
         most_deaths: int = MAX_ATTEMPTS,
@@ -244,7 +251,8 @@ class Study:
         """Put running trials back: the same trial, with the same number, parameters and reports, goes on.
 
         Args:
-            worker: Whose; None: all, for which nobody may be at work.
+            worker: Whose; None: all, for which nobody may be at work; in a database those of workers without a lease.
+            lease: Of that worker, in a database; by default this process's own.
             crashed: The worker died of it; after some times with no epoch in between, the trial is ended as crashed.
             message: What is known of the death.
             worst_objective: Objective of a trial that is ended so.
@@ -255,9 +263,7 @@ class Study:
             Numbers of the trials that were running.
         """
         with self._folder.exclusive("study"):
-            running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
-            # One without an owner: its worker died while it was asking.
-            running = [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
+            running = self._left_behind(worker, lease)
             for trial in running:
                 trial_id = self._trial_id(trial.number)
                 if is_out_of_memory and self._is_infeasible(trial):
@@ -301,6 +307,25 @@ class Study:
     def num_epochs(self) -> int:
         """How many epochs of all trials were reported."""
         return sum(len(_objectives(trial)) for trial in self._trials())
+
+    def put_back_lapsed(self) -> None:
+        """Put back the trials of workers on other machines that have died; nothing for a study that is a file."""
+        if self._is_shared and leases.own(self._folder):
+            leases.end_lapsed(self._folder)
+            if self._left_behind(None, None):
+                self.give_back(crashed=False)
+
+    def _left_behind(self, worker: int | None, lease: str | None) -> list[FrozenTrial]:
+        """The running trials of a worker, or of all that are gone, and those whose worker died while it was asking."""
+        running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
+        if not self._is_shared:
+            return [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
+        if worker is not None:
+            token = lease or leases.own(self._folder)
+            return [trial for trial in running if trial.user_attrs.get("lease") == token]
+        # After the trials were read: a worker has its lease before its trial.
+        alive = {each.token for each in leases.live(self._folder)}
+        return [trial for trial in running if trial.user_attrs.get("lease") not in alive]
 
     def num_running(self) -> int:
         """How many trials some worker is running."""

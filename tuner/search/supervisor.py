@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from tuner import errors
+from tuner import errors, leases
 from tuner.errors import EnvironmentFault, TunerError, package_faults
 from tuner.search.machine import num_memory_kills, num_workers, worker_environments
 from tuner.search.plan import SEEDS, give_up_claims, note_crash
@@ -80,10 +81,13 @@ def run_worker(
     """
     _die_with_parent()
     try:
-        with package_faults(), storage_faults(folder):
+        with package_faults(), storage_faults(folder), leases.hold(folder, number):
             from tuner.search.worker import work
 
             work(folder, number=number, deadline=deadline, only_confirm=only_confirm)
+    except leases.LeaseLost:
+        # Another worker can go on in the place of this one.
+        raise
     except TunerError as error:
         write_json(_error_file(folder, number), {"type": type(error).__name__, "message": str(error)})
         raise
@@ -119,10 +123,15 @@ def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[
         for number, returncode in crew.ended():
             if returncode == 0:
                 continue
+            if returncode == leases.LOST_EXIT_CODE:
+                crew.start(number)
+                continue
             _raise_reported(folder, number, returncode)
             deaths = 1 if _num_done(folder, study) > done_before else deaths + 1
             is_out_of_memory = returncode == -signal.SIGKILL and num_memory_kills() > memory_kills
-            reason = _note_death(folder, study, number, returncode, is_out_of_memory=is_out_of_memory)
+            reason = _note_death(
+                folder, study, number, returncode, lease=crew.leases[number], is_out_of_memory=is_out_of_memory
+            )
             done_before, memory_kills = _num_done(folder, study), num_memory_kills()
             most = MAX_KILLS_IN_A_ROW if -returncode in KILLS else MAX_DEATHS_IN_A_ROW
             if deaths >= most * crew.size:
@@ -152,7 +161,7 @@ def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:
         raise WorkerBug(f"The worker met a bug of the program. {_death(folder, number, returncode)}")
 
 
-def _note_death(folder: RunFolder, study: Study, number: int, returncode: int, *, is_out_of_memory: bool) -> str:
+def _note_death(folder: RunFolder, study: Study, number: int, returncode: int, *, lease: str, is_out_of_memory: bool) -> str:
     """Put back at once what the dead worker was doing, a trial or a part of the confirmation; returns how it died."""
     reason = _death(folder, number, returncode)
     if is_out_of_memory:
@@ -162,6 +171,7 @@ def _note_death(folder: RunFolder, study: Study, number: int, returncode: int, *
     worst += config.margin_weight * MAX_PENALTY_NATS
     put_back = study.give_back(
         worker=number,
+        lease=lease,
         crashed=True,
         message=reason,
         worst_objective=worst,
@@ -170,6 +180,7 @@ def _note_death(folder: RunFolder, study: Study, number: int, returncode: int, *
     )
     if not put_back:
         note_crash(folder, reason, worker=number)
+    leases.end(folder, lease)
     return reason
 
 
@@ -191,6 +202,8 @@ class _Crew:
         most = max(config.trials, SEEDS * config.confirm)
         self._environments = worker_environments(num_workers(config.workers, most=most))
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        # Of the last process of each number; of no account for a study that is a file.
+        self.leases: dict[int, str] = {}
 
     @property
     def size(self) -> int:
@@ -216,16 +229,24 @@ class _Crew:
     ) -> None:
         if self.is_at_work or kind is not None:
             self._stop()
+<<<<<<< HEAD
             Study.of_run(self._folder).give_back(crashed=False)
+=======
+            for lease in self.leases.values():
+                leases.end(self._folder, lease)
+            Study(self._folder).give_back(crashed=False)
+>>>>>>> 419a660 (Leases: workers on several machines, whose deaths no supervisor sees)
             give_up_claims(self._folder)
 
     def start(self, number: int) -> None:
         """Start the worker of that number."""
         _error_file(self._folder, number).unlink(missing_ok=True)
+        self.leases[number] = secrets.token_hex(8)
         environment = os.environ | {
             "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
             "PYTHONUNBUFFERED": "1",
             SUPERVISOR_VARIABLE: str(os.getpid()),
+            leases.LEASE_VARIABLE: self.leases[number],
             **self._environments[number],
         }
         file = worker_log(self._folder, number)

@@ -69,6 +69,7 @@ def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, o
 def _wait_for_others(study: Study, deadline: float | None) -> bool:
     """Wait until no other worker runs a trial any more; True as soon as one of them was put back, for this worker."""
     while not _is_late(deadline):
+        study.put_back_lapsed()
         if study.num_waiting():
             return True
         if not study.num_running():
