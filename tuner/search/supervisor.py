@@ -161,7 +161,9 @@ def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:
         raise WorkerBug(f"The worker met a bug of the program. {_death(folder, number, returncode)}")
 
 
-def _note_death(folder: RunFolder, study: Study, number: int, returncode: int, *, lease: str, is_out_of_memory: bool) -> str:
+def _note_death(
+    folder: RunFolder, study: Study, number: int, returncode: int, *, lease: str, is_out_of_memory: bool
+) -> str:
     """Put back at once what the dead worker was doing, a trial or a part of the confirmation; returns how it died."""
     reason = _death(folder, number, returncode)
     if is_out_of_memory:
@@ -229,13 +231,9 @@ class _Crew:
     ) -> None:
         if self.is_at_work or kind is not None:
             self._stop()
-<<<<<<< HEAD
-            Study.of_run(self._folder).give_back(crashed=False)
-=======
             for lease in self.leases.values():
                 leases.end(self._folder, lease)
-            Study(self._folder).give_back(crashed=False)
->>>>>>> 419a660 (Leases: workers on several machines, whose deaths no supervisor sees)
+            Study.of_run(self._folder).give_back(crashed=False)
             give_up_claims(self._folder)
 
     def start(self, number: int) -> None:
