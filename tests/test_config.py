@@ -183,7 +183,7 @@ def test_all_mistakes_are_named_at_once(write: WriteFile) -> None:
         "epochs: ",
         "(got 'many')",
         "algorithm: ",
-        "'tpe', 'random', 'grid', 'cmaes', 'gp' or 'qmc'",
+        "'tpe', 'random', 'grid', 'nsga2', 'cmaes', 'gp' or 'qmc'",
         "(got 'bayes')",
         "'seeed'",
         "Did you mean 'seed'",

@@ -210,6 +210,21 @@ def test_hyperparameters_are_evidence_on_the_right_side_of_usual(hyperparameters
 
 
 @pytest.mark.parametrize(
+    ("hyperparameters", "weakened"),
+    [
+        ({"l1": 6e-4, "l2": 1e-6, "dropout": 0.2}, {"l1"}),
+        ({"l1": 0.9e-4, "l2": 1e-6, "dropout": 0.2}, {"l1", "l2", "dropout"}),
+        ({"l1": 6e-4, "l2": 0.002, "dropout": 0.0}, {"l1", "l2"}),
+        ({"l2": 1e-6, "dropout": 0.5}, {"dropout"}),
+        ({}, {"l1", "l2", "dropout"}),
+    ],
+)
+def test_the_regulariser_that_is_strong_is_the_one_to_weaken(hyperparameters, weakened):
+    told = causes(finding("regularisation_dominates"), hyperparameters=hyperparameters)["over_regularised"]
+    assert {remedy.parameter for remedy in told.remedies} == weakened
+
+
+@pytest.mark.parametrize(
     ("hyperparameters", "is_there"),
     [
         ({"learning_rate": 4e-4}, False),

@@ -146,13 +146,19 @@ def _noisy_or(weights: Mapping[str, float], facts: Mapping[str, float]) -> float
 
 
 def _is_useful(remedy: Remedy, hyperparameters: Mapping[str, HyperparameterValue]) -> bool:
-    """Not what is set already, and no multiple of what this configuration does not have."""
+    """Not what is set already, no multiple of what the configuration lacks, no less of a regulariser that is not strong.
+
+    Where none is strong, any may be to blame; with an L1 of 6e-4 beside an L2 of 1e-6, it is L1.
+    """
     change = parse_change(remedy.change)
     if change is None or not hyperparameters:
         return True
     value = hyperparameters.get(remedy.parameter)
     if change.kind == "set":
         return value != change.value
+    strengths = _regularisation_strengths(hyperparameters)
+    if change.is_weaker and strengths.get(remedy.parameter) == 0 and any(strengths.values()):
+        return False
     return not change.is_relative or remedy.parameter == "epochs" or value not in (None, 0)
 
 
@@ -323,11 +329,8 @@ def _hyperparameter_facts(hyperparameters: Mapping[str, HyperparameterValue]) ->
         low, high = USUAL_RATES.get(str(hyperparameters.get("optimizer", "adam")).lower(), USUAL_RATE)
         facts["high_rate"] = graded(math.log10(rate / high), start=-0.5, end=0.5, low=0.0, high=1.0)
         facts["low_rate"] = graded(math.log10(low / rate), start=-0.5, end=0.5, low=0.0, high=1.0)
-    for name, (start, end) in STRONG_REGULARISATION.items():
-        value = _positive(hyperparameters.get(name))
-        if value is not None and hyperparameters.get(f"use_{name}", True):
-            strength = graded(value, start=start, end=end, low=0.0, high=1.0)
-            facts["strong_regularisation"] = max(facts.get("strong_regularisation", 0.0), strength)
+    if strengths := _regularisation_strengths(hyperparameters):
+        facts["strong_regularisation"] = max(strengths.values())
     depth = _positive(hyperparameters.get("num_blocks") or hyperparameters.get("num_layers"))
     if depth is not None:
         facts["deep"] = graded(depth, start=DEEP_BLOCKS[0], end=DEEP_BLOCKS[1], low=0.0, high=1.0)
@@ -339,6 +342,16 @@ def _hyperparameter_facts(hyperparameters: Mapping[str, HyperparameterValue]) ->
     if "float16" in str(hyperparameters.get("precision", hyperparameters.get("dtype", ""))):
         facts["float16"] = 1.0
     return facts
+
+
+def _regularisation_strengths(hyperparameters: Mapping[str, HyperparameterValue]) -> dict[str, float]:
+    """How strong each regulariser of a configuration is, in [0, 1]."""
+    found: dict[str, float] = {}
+    for name, (start, end) in STRONG_REGULARISATION.items():
+        value = _positive(hyperparameters.get(name))
+        if value is not None and hyperparameters.get(f"use_{name}", True):
+            found[name] = graded(value, start=start, end=end, low=0.0, high=1.0)
+    return found
 
 
 def _positive(value: HyperparameterValue) -> float | None:

@@ -42,6 +42,11 @@ class Change:
     value: HyperparameterValue
     is_relative: bool = False
 
+    @property
+    def is_weaker(self) -> bool:
+        """Whether it makes the value smaller."""
+        return self.kind == "upper" or (self.kind == "scale" and isinstance(self.value, float) and self.value < 1)
+
 
 def parse_change(text: str) -> Change | None:
     """Parse a `Remedy.change`; None if it is advice in words.
