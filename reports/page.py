@@ -482,4 +482,4 @@ def _error_name(dataset: DatasetRecord) -> str:
 
 
 def _objective_name(config: SearchConfig) -> str:
-    return "objective J" if config.objective == "stable" else f"objective ({config.objective})"
+    return "objective J" if config.objective in ("stable", "pareto") else f"objective ({config.objective})"

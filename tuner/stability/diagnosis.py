@@ -146,7 +146,7 @@ def _noisy_or(weights: Mapping[str, float], facts: Mapping[str, float]) -> float
 
 
 def _is_useful(remedy: Remedy, hyperparameters: Mapping[str, HyperparameterValue]) -> bool:
-    """Not what is set already, no multiple of what the configuration lacks, no less of a regulariser that is not strong.
+    """Not what is set already, no multiple of what the configuration lacks, no less of a regulariser that is weak.
 
     Where none is strong, any may be to blame; with an L1 of 6e-4 beside an L2 of 1e-6, it is L1.
     """
