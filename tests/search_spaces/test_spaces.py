@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from search_spaces import SPACES
+from search_spaces.audio import MASKED_BANDS_FRAC, MASKED_FRAMES_FRAC
 from search_spaces.series import SeriesSpace
 
 # Sides from a single point to more than the large size of each kind.
@@ -107,6 +109,25 @@ def test_every_augmentation_trains_and_leaves_the_answers_alone(name: str) -> No
                 plain = len(model.layers)
             else:
                 assert len(model.layers) > plain
+
+
+def test_strong_augmentation_masks_whole_bands_and_whole_frames_of_a_spectrum(tmp_path: Path) -> None:
+    """As SpecAugment does, and not a rectangle; after loading it still does."""
+    shape = (50, 40, 1)
+    keras.utils.set_random_seed(0)
+    built = make("audio", shape).build(with_values(num_blocks=1, augmentation="strong"))
+    built.save(tmp_path / "model.keras")
+    model = keras.models.load_model(tmp_path / "model.keras", compile=False)
+    masked = keras.Model(model.input, model.get_layer("conv_1").input)
+    found = np.asarray(masked(np.ones((64, *shape), np.float32), training=True))[..., 0]
+    is_masked = found == 0
+    bands, frames = is_masked.all(axis=1), is_masked.all(axis=2)
+    np.testing.assert_array_equal(is_masked, bands[:, np.newaxis, :] | frames[:, :, np.newaxis])
+    for lines, share in ((bands, MASKED_BANDS_FRAC), (frames, MASKED_FRAMES_FRAC)):
+        counts = lines.sum(axis=1)
+        assert 0.5 * share * lines.shape[1] < counts.max() <= math.ceil(share * lines.shape[1])
+        assert (np.abs(np.diff(lines.astype(int), axis=1)).sum(axis=1) <= 2).all()  # one stretch
+        assert len(np.unique(lines, axis=0)) > 16  # of each sample another
 
 
 def test_label_smoothing_takes_one_hot_labels() -> None:
