@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import soundfile
+from PIL import Image
 
 from tuner.bundle import BundleConfig
 from tuner.config import SearchConfig
@@ -133,9 +134,33 @@ def arrays_side_by_side(root):
     return {"data": str(root / "X_train.npy"), "kind": "series"}
 
 
+def labelled_images(root):
+    """Files without class folders, several labels each, in lists; a test part elsewhere with its own table."""
+    rng = np.random.default_rng(0)
+    for part, count in (("main", 40), ("test", 6)):
+        (root / part / "deep").mkdir(parents=True)
+        lines = ["picture,tags"]
+        for number in range(count):
+            name = f"deep/{number}.png" if number % 2 else f"{number}.png"
+            Image.fromarray(rng.integers(0, 256, (10, 10, 3), dtype=np.uint8)).save(root / part / name)
+            lines.append(f"{number}.png,{('sky; sun', 'sea', '', 'sky;sea;sun')[number % 4]}")
+        (root / part / "labels.csv").write_text("\n".join(lines) + "\n")
+    return {"data": str(root / "main"), "test": str(root / "test")}
+
+
+def sounds_with_numbers(root):
+    """Sounds, each with a number to predict, in a table elsewhere."""
+    options = sounds(root / "sounds")
+    lines = [f"{name}_{'abc'[number % 3]}_{number},{number / 4}" for name in ("no", "yes") for number in range(11)]
+    (root / "pitch.csv").write_text("\n".join(["sound,pitch", *lines]) + "\n")
+    return options | {"labels": str(root / "pitch.csv")}
+
+
 @pytest.mark.parametrize(
     "make",
     [
+        labelled_images,
+        sounds_with_numbers,
         sounds,
         sounds_in_parts,
         recording,

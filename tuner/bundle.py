@@ -7,6 +7,7 @@ preprocessing/      the transformers that scikit-learn does not have
 train.py            stand-alone script that trains the configuration again
 split.npz           rows of training, validation and test
 series.csv          names and targets of the series, if the data is a folder of tables
+labels.csv          names and targets of the files, if the data is a folder of files with a table of labels
 requirements.txt    what train.py needs
 README.md           model card
 space.py            the user's search space, if it was one
@@ -94,6 +95,7 @@ class Bundle:
         self.target_scaler_file = root / "target_scaler.skops"
         self.preprocessing_dir = root / "preprocessing"
         self.series_file = root / "series.csv"
+        self.labels_file = root / "labels.csv"
         self.split_file = root / "split.npz"
         self.train_file = root / "train.py"
         self.requirements_file = root / "requirements.txt"

@@ -56,6 +56,10 @@ class SearchConfig(pydantic.BaseModel):
         None,
         description="Separator of a column that holds several labels: one character, tab, or space. Found by default.",
     )
+    labels: str | None = pydantic.Field(
+        None,
+        description="Table that names the files of a folder and their labels; by default labels.csv among them, if any.",
+    )
     image_size: int | None = pydantic.Field(
         None,
         ge=8,

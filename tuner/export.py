@@ -149,11 +149,10 @@ def write_bundle(
             shutil.copyfile(space_file, bundle.space_file)
         write_config(bundle.config_file, config)
         _, y, rows = cache.load_raw(data_dir)
-        if config.data.form == "sequence_folder":
-            write_text(
-                bundle.series_file,
-                _series_text(y, _series_files(config.data, cache.load_row_names(data_dir), rows), config.data),
-            )
+        if _is_listed(config.data):
+            listing = bundle.labels_file if "labels" in config.data.reading else bundle.series_file
+            files = _listed_files(config.data, cache.load_row_names(data_dir), rows)
+            write_text(listing, _listed_text(y, files, config.data))
         np.savez(bundle.split_file, train=rows.train, validation=rows.validation, test=rows.test)
         for file, text in _rendered(bundle, config, model=model, num_rows=len(y), notes=notes).items():
             write_text(file, text)
@@ -311,8 +310,13 @@ def _bundled_space(config: SearchConfig, spec: DataSpec) -> str:
     return f"space.py:{config.space.rpartition(':')[2]}" if ":" in config.space else config.space
 
 
-def _series_files(spec: DataSpec, names: Sequence[str], rows: split.Split) -> list[str]:
-    """The table of each series: below DATA, or for those of parts of their own, with the whole path."""
+def _is_listed(spec: DataSpec) -> bool:
+    """Whether the bundle names each file with its target: it cannot be seen from where the file lies."""
+    return spec.form == "sequence_folder" or "labels" in spec.reading
+
+
+def _listed_files(spec: DataSpec, names: Sequence[str], rows: split.Split) -> list[str]:
+    """The file of each sample: below DATA, or for those of parts of their own, with the whole path."""
     main = spec.reading.get("train_part")
     files = [f"{main}/{name}" if main else name for name in names]
     for part, rows_of in (("validation", rows.validation), ("test", rows.test)):
@@ -327,16 +331,20 @@ def _part_folder(spec: DataSpec, part: str) -> str | None:
     """Where a part of its own lies: below DATA, or if it was named outright and DATA has parts, with the whole path."""
     beside = spec.reading.get(f"{part}_part")
     named = spec.reading.get(part)
-    if named is not None and ("train_part" in spec.reading or spec.form == "sequence_folder"):
+    if named is not None and ("train_part" in spec.reading or _is_listed(spec)):
         return Path(named).resolve().as_posix()
     return named or beside
 
 
-def _series_text(y: npt.NDArray[Any], names: Sequence[str], spec: DataSpec) -> str:
-    """Names and targets of the series of a folder as CSV."""
-    targets = [spec.class_names[code] for code in y.tolist()] if spec.class_names else y.tolist()
+def _listed_text(y: npt.NDArray[Any], names: Sequence[str], spec: DataSpec) -> str:
+    """Names and targets of the files of a folder as CSV; of several labels a column of 0 and 1 for each."""
+    header: tuple[str, ...] = ("row", "target")
+    cells = [(spec.class_names[code],) if spec.class_names else (code,) for code in y.tolist()] if y.ndim == 1 else y
+    if spec.task == "multilabel":
+        header = ("row", *spec.class_names)
     stream = io.StringIO()
-    csv.writer(stream, lineterminator="\n").writerows([("row", "target"), *zip(names, targets, strict=True)])
+    lines = [(name, *targets) for name, targets in zip(names, cells, strict=True)]
+    csv.writer(stream, lineterminator="\n").writerows([header, *lines])
     return stream.getvalue()
 
 
@@ -355,6 +363,7 @@ def _rendered(
         "archives": archives,
         "audio": audio,
         "is_series": config.data.form in ("long_table", "recording", "sequence_folder"),
+        "is_listed": _is_listed(config.data),
         "is_table": config.data.form in ("table", "text_table"),
         "read_csv": frames.csv_options(config.data.reading),
         "has_label_lists": "label_sep" in config.data.reading,

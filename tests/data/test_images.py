@@ -306,10 +306,11 @@ def test_parts_of_a_data_set_are_no_classes(tmp_path):
 
 
 def test_options_that_do_not_fit(folder):
-    with pytest.raises(
-        DataError, match=r"--kind series does not fit folders of images.*--task regression does.*--target y is"
-    ):
-        load(str(folder()), ReadOptions(kind="series", task="regression", target="y"))
+    root = str(folder())
+    with pytest.raises(DataError, match=r"--kind series does not fit folders of images.*--series-id y is for"):
+        load(root, ReadOptions(kind="series", series_id="y"))
+    with pytest.raises(DataError, match=r"--target y and --task regression: the classes of .* are its sub-folders"):
+        load(root, ReadOptions(task="regression", target="y"))
 
 
 def test_features_for_prediction(folder, tmp_path):

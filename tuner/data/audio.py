@@ -1,4 +1,4 @@
-"""Reader of sound: one sub-folder of WAV, FLAC or Ogg files per class.
+"""Reader of sound: one sub-folder of WAV, FLAC or Ogg files per class, or a table of labels beside the files.
 
 All files become one array of mono samples at one rate:
 
@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import folders, padding, roles
+from tuner.data import folders, label_files, padding, roles
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
@@ -68,17 +68,17 @@ class _Header:
 
 
 def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
-    """Read a folder of class folders.
+    """Read a folder of class folders, or of files beside a table of labels.
 
     Args:
-        root: The folder; each of its sub-folders is a class, at any depth below.
+        root: The folder; each of its sub-folders is a class, at any depth below, unless there are labels (`label_files`).
         options: `sample_rate` in Hz, None for the usual one; `group` by path.
         like: How other data was read, whose rate and length these sounds get.
 
     Raises:
         DataError: There are no class folders or sounds, fewer than two classes, or too many files cannot be read.
     """
-    found = folders.find(root, AUDIO_SUFFIXES, noun="sounds")
+    found = label_files.find(root, AUDIO_SUFFIXES, options, noun="sounds", like=like)
     readable = folders.Readable(root, found.files, noun="sounds")
     headers = readable.each(_header)
     header_of = dict(zip(readable.files, headers, strict=True))
@@ -97,24 +97,26 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
         _channel_note([header.num_channels for header in headers]),
         padding.note(lengths_s, length_s, noun="sounds", unit="s"),
     )
+    encoded = found.encoded(readable.files)
     groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return Dataset(
         name=root.resolve().name,
         spec=DataSpec(
             "audio_folder",
             "audio",
-            "classification",
+            encoded.task,
             x.shape[1:],
-            found.class_names,
+            encoded.class_names,
             sample_rate_hz=rate_hz,
             is_padded=bool(np.isnan(x[:, -1]).any()),
-            reading={"group": options.group} if options.group else {},
+            target=found.target.name if found.target else None,
+            reading=found.reading | ({"group": options.group} if options.group else {}),
         ),
         x=x,
-        y=found.codes(readable.files),
+        y=encoded.y,
         row_names=readable.names,
         groups=groups,
-        notes=(*found.notes, *filter(None, notes), *group_notes),
+        notes=(*found.notes, *filter(None, notes), *group_notes, *encoded.notes),
         facts=_facts([header_of[file] for file in readable.files])
         | {"clipped_frac": np.array([clipped_frac[file] for file in readable.files])},
         unreadable=readable.unreadable,

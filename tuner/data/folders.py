@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data.labels import Labels
 from tuner.errors import DataError, first_of
 
 __all__ = [
@@ -79,6 +80,24 @@ class ClassFiles:
         """Name of the class that a file belongs to."""
         return file.relative_to(self.root).parts[0]
 
+    @property
+    def target(self) -> None:
+        """No column: the folders are the classes."""
+        return None
+
+    @property
+    def reading(self) -> dict[str, str]:
+        """Nothing is needed to read other folders the same."""
+        return {}
+
+    def encoded(self, files: Sequence[Path]) -> Labels:
+        """The classes of those files that could be read.
+
+        Raises:
+            DataError: No file of some class could.
+        """
+        return Labels("classification", self.codes(files), self.class_names, ())
+
     def codes(self, files: Sequence[Path]) -> npt.NDArray[np.int64]:
         """Class codes of those files that could be read.
 
@@ -114,7 +133,8 @@ def find(root: Path, suffixes: tuple[str, ...], *, noun: str) -> ClassFiles:
     if not folders:
         raise DataError(
             f"Folder {str(root)!r} has no sub-folders (it holds {_found(entries)}). Expected: one sub-folder of {noun} "
-            "for each class, such as cats/ and dogs/; or give a single .npz, .csv, .tsv or .parquet file."
+            "for each class, such as cats/ and dogs/; or a table labels.csv beside the files, with their names and labels (or "
+            "--labels FILE); or give a single .npz, .csv, .tsv or .parquet file."
         )
     if {folder.name.lower() for folder in folders} <= PART_OF_NAME.keys():
         names = ", ".join(folder.name for folder in folders)

@@ -1,4 +1,4 @@
-"""Reader of image folders: one sub-folder of images per class.
+"""Reader of image folders: one sub-folder of images per class, or a table of labels beside them.
 
 All images get one size and one mode, so that they fit into one array:
 
@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tuner.data import folders, roles
+from tuner.data import folders, label_files, roles
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.records import DataSpec
@@ -66,17 +66,17 @@ class _Header:
 
 
 def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> Dataset:
-    """Read a folder of class folders.
+    """Read a folder of class folders, or of files beside a table of labels.
 
     Args:
-        root: The folder; each of its sub-folders is a class, at any depth below.
+        root: The folder; each of its sub-folders is a class, at any depth below, unless there are labels (`label_files`).
         options: `image_size` is the longest side in pixels, None for the usual size; `group` by path.
         like: How other data was read, whose size and mode these images get.
 
     Raises:
         DataError: There are no class folders or images, fewer than two classes, or too many images cannot be read.
     """
-    found = folders.find(root, IMAGE_SUFFIXES, noun="images")
+    found = label_files.find(root, IMAGE_SUFFIXES, options, noun="images", like=like)
     readable = folders.Readable(root, found.files, noun="images")
     headers = readable.each(_header)
     header_of = dict(zip(readable.files, headers, strict=True))
@@ -90,22 +90,24 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     if like is None and mode == "RGB" and np.array_equal(x[..., 0], x[..., 1]) and np.array_equal(x[..., 0], x[..., 2]):
         x, mode = x[..., :1].copy(), "L"
     notes = (readable.note, _size_note(sizes, size), _mode_note(headers, mode), _frames_note(headers))
+    encoded = found.encoded(readable.files)
     groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return Dataset(
         name=root.resolve().name,
         spec=DataSpec(
             "image_folder",
             "image",
-            "classification",
+            encoded.task,
             tuple(x.shape[1:]),
-            found.class_names,
-            reading={"group": options.group} if options.group else {},
+            encoded.class_names,
+            target=found.target.name if found.target else None,
+            reading=found.reading | ({"group": options.group} if options.group else {}),
         ),
         x=x,
-        y=found.codes(readable.files),
+        y=encoded.y,
         row_names=readable.names,
         groups=groups,
-        notes=(*found.notes, *filter(None, notes), *group_notes),
+        notes=(*found.notes, *filter(None, notes), *group_notes, *encoded.notes),
         facts=_facts([header_of[file] for file in readable.files]),
         unreadable=readable.unreadable,
     )

@@ -22,6 +22,7 @@ class ReadOptions:
     target: str | None = None
     task: str = "auto"
     label_sep: str | None = None
+    labels: str | None = None
     image_size: int | None = None
     sample_rate: int | None = None
     series_id: str | None = None

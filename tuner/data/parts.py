@@ -139,7 +139,7 @@ def read_part(path: Path, spec: DataSpec, options: ReadOptions) -> Part:
 
 def _coded(found: Dataset, spec: DataSpec, path: Path) -> Array:
     """The targets of a part in the class codes of the data."""
-    if not found.spec.class_names:
+    if found.spec.class_names == spec.class_names or not found.spec.class_names:
         return found.y
     names = np.array(found.spec.class_names, object)
     return labels.encode_like(names[found.y], spec, where=f"{'folder' if path.is_dir() else 'file'} {path.name!r}")

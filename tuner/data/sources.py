@@ -45,22 +45,26 @@ _KINDS: dict[Form, tuple[Kind, ...]] = {
 _TABLES: tuple[Form, ...] = ("table", "long_table", "recording")
 _FOLDERS: tuple[Form, ...] = ("image_folder", "audio_folder", "sequence_folder")
 
+# Folders of files, which may have a table of labels (`label_files`).
+_LABELLED: tuple[Form, ...] = ("image_folder", "audio_folder")
+
 # Forms whose targets are always classes.
-_CLASS_FORMS: tuple[Form, ...] = ("digits", "image_folder", "audio_folder")
+_CLASS_FORMS: tuple[Form, ...] = ("digits",)
 
 # Forms that may have several labels for each sample.
-_MULTILABEL_FORMS: tuple[Form, ...] = ("npz", "table", "tfds")
+_MULTILABEL_FORMS: tuple[Form, ...] = ("npz", "table", *_LABELLED, "tfds")
 
 # The forms that an option means something for; an option that is not here suits all.
 _MEANT_FOR: dict[str, tuple[Form, ...]] = {
-    "target": (*_TABLES, "sequence_folder"),
-    "label_sep": ("table",),
+    "target": (*_TABLES, *_FOLDERS),
+    "label_sep": ("table", *_LABELLED),
+    "labels": _LABELLED,
     "text": ("table",),
     "drop": (*_TABLES, "sequence_folder"),
-    "sep": (*_TABLES, "sequence_folder"),
-    "decimal": (*_TABLES, "sequence_folder"),
-    "na": (*_TABLES, "sequence_folder"),
-    "encoding": (*_TABLES, "sequence_folder"),
+    "sep": (*_TABLES, *_FOLDERS),
+    "decimal": (*_TABLES, *_FOLDERS),
+    "na": (*_TABLES, *_FOLDERS),
+    "encoding": (*_TABLES, *_FOLDERS),
     "series_id": ("long_table", "recording"),
     "time": _TABLES,
     "window": ("recording",),
