@@ -71,7 +71,7 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     """Read a folder of class folders, or of files beside a table of labels.
 
     Args:
-        root: The folder; each of its sub-folders is a class, at any depth below, unless there are labels (`label_files`).
+        root: The folder; without a table of labels (`label_files`) each of its sub-folders is a class, at any depth.
         options: `sample_rate` in Hz, None for the usual one; `group` by path.
         like: How other data was read, whose rate and length these sounds get.
 

@@ -133,8 +133,8 @@ def find(root: Path, suffixes: tuple[str, ...], *, noun: str) -> ClassFiles:
     if not folders:
         raise DataError(
             f"Folder {str(root)!r} has no sub-folders (it holds {_found(entries)}). Expected: one sub-folder of {noun} "
-            "for each class, such as cats/ and dogs/; or a table labels.csv beside the files, with their names and labels (or "
-            "--labels FILE); or give a single .npz, .csv, .tsv or .parquet file."
+            "for each class, such as cats/ and dogs/; or a table labels.csv beside the files, with their names and "
+            "labels (or --labels FILE); or give a single .npz, .csv, .tsv or .parquet file."
         )
     if {folder.name.lower() for folder in folders} <= PART_OF_NAME.keys():
         names = ", ".join(folder.name for folder in folders)

@@ -69,7 +69,7 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     """Read a folder of class folders, or of files beside a table of labels.
 
     Args:
-        root: The folder; each of its sub-folders is a class, at any depth below, unless there are labels (`label_files`).
+        root: The folder; without a table of labels (`label_files`) each of its sub-folders is a class, at any depth.
         options: `image_size` is the longest side in pixels, None for the usual size; `group` by path.
         like: How other data was read, whose size and mode these images get.
 
