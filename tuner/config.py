@@ -58,7 +58,7 @@ class SearchConfig(pydantic.BaseModel):
     )
     labels: str | None = pydantic.Field(
         None,
-        description="Table that names the files of a folder and their labels; by default labels.csv among them, if any.",
+        description="Table of the files of a folder and their labels; by default labels.csv among them, if any.",
     )
     image_size: int | None = pydantic.Field(
         None,

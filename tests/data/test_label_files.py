@@ -156,7 +156,7 @@ def test_options_of_a_table_need_one(pictures, tmp_path):
     ):
         with pytest.raises(DataError, match=f"{shown}.*the classes of .* are its sub-folders"):
             load(data, ReadOptions(**options))
-    with pytest.raises(DataError, match="--labels nowhere.csv: there is no such file"):
+    with pytest.raises(DataError, match=r"--labels nowhere.csv: there is no such file"):
         load(data, ReadOptions(labels="nowhere.csv"))
     (tmp_path / "labels.json").write_text("{}")
     with pytest.raises(DataError, match="is no table"):
