@@ -271,6 +271,32 @@ def test_what_a_part_leaves_out_is_said(tmp_path):
     assert "Test part: 1 of 16 sounds cannot be read and were left out:\n  no/0.wav: the file is empty" in notes
 
 
+def test_rows_of_a_part_without_a_target_are_told(write, tmp_path):
+    test = write("t.csv", range(40, 50))
+    with open(test, "a") as stream:
+        stream.write("1,2,\n3,4,\n")
+    found = load(write("main.csv", range(40)), ReadOptions(test=test))
+    assert found.notes[-1] == "Test part: 2 of 12 rows have no target and were left out."
+    assert len(found.test_rows) == 10
+    assert not any("left out" in note for note in load(str(tmp_path / "main.csv")).notes)
+
+
+def test_samples_of_a_part_without_a_target_are_told(tmp_path):
+    x, y = np.random.default_rng(0).normal(size=(40, 6)), np.linspace(0, 1, 40)
+    np.savez(tmp_path / "main.npz", x=x, y=y)
+    np.savez(tmp_path / "later.npz", x=x[:9] + 1, y=np.where(np.arange(9) == 4, np.nan, y[:9]))
+    found = load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "later.npz")))
+    assert found.notes[-1] == "Validation part: 1 of 9 samples have no target and were left out."
+    assert len(found.validation_rows) == 8
+
+
+def test_tables_side_by_side_are_named_with_what_to_give(write, tmp_path):
+    write("datatest.csv", range(5))
+    write("datatraining.csv", range(40))
+    with pytest.raises(DataError, match=r"2 tables and no sub-folders: .*such as '.*datatraining.csv', and others"):
+        load(str(tmp_path))
+
+
 def test_real_parts(shared_data):
     folder = shared_data / "series" / "occupancy"
     options = ReadOptions(validation=str(folder / "datatest.txt"), test=str(folder / "datatest2.txt"))

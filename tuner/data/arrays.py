@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import label_sets, labels, roles
+from tuner.data import columns, label_sets, labels, roles
 from tuner.data.archives import ARRAY_SUFFIXES, load, load_samples
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
@@ -79,7 +79,7 @@ def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str, gro
 
     missing = labels.is_missing(y)
     if missing.any():
-        notes.append(f"{missing.sum():,} of {len(y):,} samples have no target and were left out.")
+        notes += columns.without_target(~missing, "samples")
         groups = None if groups is None else groups[~missing[: len(groups)]]
         x, y, part_of = x[~missing], y[~missing], part_of[~missing]
         row_names = [name for name, is_gone in zip(row_names, missing.tolist(), strict=True) if not is_gone]
@@ -155,8 +155,8 @@ def _fitting(x: Array, key: str, path: Path, spec: DataSpec) -> Array:
     return _compact(x)
 
 
-def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...]]:
-    """Read another archive with its targets: a validation or test part.
+def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...], tuple[str, ...]]:
+    """Read another archive with its targets: a validation or test part. Samples without one are left out and told.
 
     Args:
         path: A .npz file with `x` and `y`, or `x_test` and `y_test`, or `x_train` and `y_train`.
@@ -183,7 +183,8 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
         )
     else:
         codes = labels.encode_like(y[present], spec, where=where, names=names)
-    return x[present], codes, tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
+    row_names = tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
+    return x[present], codes, row_names, columns.without_target(present, "samples")
 
 
 def _class_names(archive: dict[str, Array]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ __all__ = [
     "where_target",
     "with_target",
     "without_dates",
+    "without_target",
 ]
 
 # Column names, in lower case, that mark the target. Source: convention.
@@ -131,16 +132,25 @@ def with_target(table: Table, target: str | None, notes: list[str]) -> tuple[pd.
     present = has_target(frame[target])
     if not present.any():
         raise DataError(f"All rows of {where_target(target, table.path)} are empty. Choose another with --target.")
-    if not present.all():
-        notes.append(f"{int((~present).sum()):,} of {len(frame):,} rows have no target and were left out.")
-        frame = frame[present]
-    return frame, target
+    notes += without_target(present)
+    return frame[present], target
 
 
 def has_target(column: pd.Series[Any]) -> npt.NDArray[np.bool_]:
     """Which rows have a target: neither missing nor infinite."""
     present = column.notna().to_numpy(dtype=bool)
     return present & np.isfinite(column.to_numpy()) if column.dtype.kind == "f" else present
+
+
+def without_target(present: npt.NDArray[np.bool_], noun: str = "rows") -> tuple[str, ...]:
+    """The note on rows that were left out; none if all are there.
+
+    Args:
+        present: Which rows have a target.
+        noun: What they are, in the plural.
+    """
+    num_gone = int(np.count_nonzero(~present))
+    return (f"{num_gone:,} of {len(present):,} {noun} have no target and were left out.",) if num_gone else ()
 
 
 def only_target(table: Table, target: str) -> DataError:

@@ -130,6 +130,8 @@ def find(root: Path, suffixes: tuple[str, ...], *, noun: str) -> ClassFiles:
     if not entries:
         raise DataError(f"Folder {str(root)!r} is empty. Expected: one sub-folder of {noun} for each class.")
     folders = [entry for entry in entries if entry.is_dir() and not is_junk(entry.name)]
+    if not folders and noun == "tables":
+        raise _tables_alone(root, [entry for entry in entries if entry.suffix.lower() in suffixes])
     if not folders:
         raise DataError(
             f"Folder {str(root)!r} has no sub-folders (it holds {_found(entries)}). Expected: one sub-folder of {noun} "
@@ -152,6 +154,17 @@ def find(root: Path, suffixes: tuple[str, ...], *, noun: str) -> ClassFiles:
             f"for each.{hint}"
         )
     return found
+
+
+def _tables_alone(root: Path, files: list[Path]) -> DataError:
+    """The error for tables side by side: of each, it is not known what it is."""
+    first = next((file for file in files if "train" in file.stem.lower()), files[0])
+    return DataError(
+        f"Folder {str(root)!r} holds {len(files)} tables and no sub-folders: {_named(root, files)}. Give one as DATA, "
+        f"such as {str(first)!r}, and others of its form with --validation and --test (or call them train, val and "
+        "test). If each is one series, put them into class folders, or beside them a table of their targets that has "
+        "`target` or `label` in its name."
+    )
 
 
 def _find_in_classes(

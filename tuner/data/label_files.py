@@ -155,8 +155,7 @@ def _labelled(
                 raise frames.no_column(table.path, name, list(table.frame.columns), "--target")
         is_there = target.present(table.frame)
         rows = table.frame[is_there]
-        if not is_there.all():
-            notes.append(f"{int((~is_there).sum()):,} of {len(is_there):,} rows have no target and were left out.")
+        notes += columns.without_target(is_there)
     row_of, unknown = _rows_of_files(rows[column], root, table.path, wanted)
     if not row_of:
         raise DataError(f"No row of {str(table.path)!r} with a target names one of the {noun} in {str(root)!r}.")

@@ -91,15 +91,15 @@ def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
     return x, tuple(map(str, frame.index.tolist()))
 
 
-def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...]]:
-    """Read another file with its targets: a validation or test part. Rows without target are left out.
+def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, ...], tuple[str, ...]]:
+    """Read another file with its targets: a validation or test part. Rows without target are left out and told.
 
     Args:
         path: A file with one of `frames.TABLE_SUFFIXES`.
         spec: How the training data was read.
 
     Returns:
-        Samples, targets coded as in the training data, row numbers.
+        Samples, targets coded as in the training data, row numbers, notes.
 
     Raises:
         DataError: Columns are missing or hold text, or a label is not one of the training data.
@@ -112,7 +112,8 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     present = target.present(frame)
     if not present.any():
         raise DataError(f"All rows of {columns.where_target(target.name, path)} are empty. Fill them in.")
-    return x[present], target.encode_like(frame[present], spec, path), tuple(map(str, frame.index[present].tolist()))
+    y, rows = target.encode_like(frame[present], spec, path), tuple(map(str, frame.index[present].tolist()))
+    return x[present], y, rows, columns.without_target(present)
 
 
 def without_unseen_words(dataset: Dataset, train: npt.NDArray[np.int64]) -> Dataset:
