@@ -8,7 +8,7 @@ import pytest
 from tuner.data.audit import files, recurrence
 from tuner.data.audit.sample import draw
 from tuner.data.dataset import Dataset
-from tuner.data.split import make_split, split_dataset
+from tuner.data.split import Split, make_split, split_dataset
 from tuner.records import DataSpec
 
 COUNT = 200
@@ -129,3 +129,21 @@ def test_groups_that_are_kept_together_are_no_leak():
     dataset, patient = patients("{folder}/{patient}_{row}.png".format)
     grouped = dataclasses.replace(dataset, groups=patient)
     assert "group_leak" not in found(grouped, split_dataset(grouped, seed=0))
+
+
+@pytest.mark.parametrize(("distance", "is_odd"), [(3.4, False), (3.6, True)])
+def test_distance_of_odd_sizes_from_the_quartiles_has_two_sides(distance, is_odd):
+    """`FAR_OUT_IQR`: logarithms from -1 to 1 have quartiles of -0.5 and 0.5, so that 3 ranges reach to 3.5."""
+    sides = 100 * np.exp(np.linspace(-1, 1, COUNT))
+    sides[COUNT // 2] = 100 * np.exp(distance)
+    assert ("odd_size" in found(images(facts={"width_px": sides, "height_px": sides}))) == is_odd
+
+
+@pytest.mark.parametrize(("num_png", "is_telling"), [(9, False), (10, True)])
+def test_files_of_a_property_have_two_sides(num_png, is_telling):
+    """`MIN_WITH_VALUE` of them in the training part: cats are 0 to 99, dogs the others, those of 180 on held out."""
+    formats = np.full(COUNT, "JPEG")
+    formats[100 : 100 + num_png] = formats[180:] = "PNG"
+    held_out = np.append(np.arange(10), np.arange(180, COUNT))
+    parts = Split(np.setdiff1d(np.arange(140), held_out), held_out[::2], held_out[1::2])
+    assert ("format_tells_label" in found(images(facts={"format": formats}), parts)) == is_telling

@@ -199,3 +199,11 @@ def test_real_folder_of_images(shared_data):
     finding = {each.code: each for each in audit(dataset, split_dataset(dataset, seed=0))}["odd_size"]
     assert finding.evidence["num_images"] == 3
     assert finding.examples == ("7/IMG_5874.JPG", "7/IMG_5935.JPG", "7/IMG_5978.JPG")
+
+
+@pytest.mark.parametrize(("high", "is_fault"), [(125, False), (126, True)])
+def test_contrast_of_grey_images_has_two_sides(high, is_fault):
+    """`GREY_CONTRAST`: an image of hardly any contrast could show no colour; 12.75 of 255 levels is the bound."""
+    x = noise()
+    x[[2, 4]] = half(100, high)
+    assert ("grey_among_colour" in found(x)) == is_fault

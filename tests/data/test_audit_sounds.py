@@ -159,6 +159,22 @@ def test_bad_files_of_a_folder_are_findings_not_tracebacks(tmp_path):
     assert findings["clipped_sounds"].examples == ("yes/4.wav",)
 
 
+@pytest.mark.parametrize(
+    ("code", "spoil", "count"),
+    [
+        ("silent_sounds", lambda wave: 0.0001 * wave, 1000),
+        ("quiet_sounds", lambda wave: 0.02 * wave, 200),
+        ("dc_offset", lambda wave: wave + 0.05, 200),
+    ],
+)
+def test_the_share_of_faulty_files_has_two_sides(code, spoil, count):
+    """`FAULTY_FRAC`, `QUIET_FRAC`, `OFFSET_FRAC`: one file of so many is told, of one more it is not."""
+    x = noise(count + 1, length=100)
+    x[3] = spoil(x[3])
+    assert code in found(x[:-1])
+    assert code not in found(x)
+
+
 @pytest.fixture(scope="module")
 def digits(shared_data):
     return load(str(shared_data / "audio/fsdd"))

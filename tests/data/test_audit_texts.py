@@ -209,3 +209,13 @@ def test_real_clean_texts_are_quiet(shared_data):
     dataset = load(str(shared_data / "text/banking77_train.csv"))
     findings = {finding.code for finding in audit(dataset, split_dataset(dataset, seed=0))}
     assert not findings & set(texts.__all__)
+
+
+@pytest.mark.parametrize(("count", "is_judged"), [(9, False), (10, True)])
+def test_fewest_texts_of_a_class_have_two_sides(count, is_judged):
+    """`MIN_TEXTS`."""
+    lines = messages()
+    y = np.ones(len(lines), int)
+    y[:count] = 0
+    lines[:count] = [f"{line} zebra" for line in lines[:count]]
+    assert ("label_in_text" in found(lines, y=y)) == is_judged
