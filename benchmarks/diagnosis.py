@@ -3,7 +3,7 @@
     python -m benchmarks.diagnosis [--half tune|report|both] [--seeds 3] [--workers 2] [--save FILE.npz] [--resume]
     python -m benchmarks.diagnosis --load tests/golden/zoo.npz
 
-`--save` writes what was trained after every ten trainings; `--resume` goes on with such a file.
+`--save` writes what was trained after every twenty trainings; `--resume` goes on with such a file.
 
 Constants of detectors and causes were tuned on the half `tune`; figures are claimed for the half `report` only, whose
 trainings have other data sets, seeds, networks and strengths of the faults (`benchmarks.zoo.exhibits`). Flagged: a
@@ -38,7 +38,7 @@ __all__ = ["Answer", "Figures", "Recording", "answer", "figures", "load", "save"
 # What a training leaves behind is stored as logarithms in half precision: steps of 0.1 % are finer than any threshold.
 LOSSES = ("step_loss", "grad_norm", "train_loss", "validation_loss")
 # A recording that is interrupted loses at most so many trainings.
-SAVED_EVERY = 10
+SAVED_EVERY = 20
 # Faults of the data that the audit names by itself, and the cause that each one is.
 AUDITED_CAUSES = {
     "missing_values": "missing_values",
@@ -240,12 +240,15 @@ def record_all(
     ]
     missing = [task for task in asked if task not in recordings]
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, max_tasks_per_child=50) as pool:
-        for number, (task, recording) in enumerate(zip(missing, pool.map(_train, missing), strict=True), start=1):
-            recordings[task] = recording
-            print(f"\r{number} of {len(missing)} trainings", end="", file=sys.stderr, flush=True)
-            if file is not None and (number % SAVED_EVERY == 0 or number == len(missing)):
-                save(list(recordings.values()), file)
+    for start in range(0, len(missing), SAVED_EVERY):
+        tasks = missing[start : start + SAVED_EVERY]
+        # New processes each time, as Keras grows; the `max_tasks_per_child` of the pool itself hangs (CPython 3.11).
+        with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
+            for number, (task, recording) in enumerate(zip(tasks, pool.map(_train, tasks), strict=True), start=1):
+                recordings[task] = recording
+                print(f"\r{start + number} of {len(missing)} trainings", end="", file=sys.stderr, flush=True)
+        if file is not None:
+            save(list(recordings.values()), file)
     print(file=sys.stderr)
     return [recordings[task] for task in asked]
 

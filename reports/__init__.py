@@ -7,6 +7,8 @@
 - `figures`: what all figures share
 - `parameters`: hyperparameters as axes: scale, order, importance
 - `standings`: what the record of a trial says: band of stability, error, parts of the instability
+- `tradeoff`: figure of error against instability
+- `tensorboard`: the same trials as TensorBoard reads them
 - `formats`: numbers, times and commands as text
 """
 

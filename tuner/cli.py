@@ -423,12 +423,26 @@ def status(run: Path, as_json: bool) -> None:
 
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
-def report(run: Path) -> None:
+@click.option(
+    "--tensorboard",
+    metavar="DIR",
+    type=click.Path(path_type=Path),
+    help="Also write the trials into a new folder, as TensorBoard reads them: curves and HParams.",
+)
+def report(run: Path, tensorboard: Path | None) -> None:
     """Write the report of a run as one HTML page that opens offline."""
     from reports import write_report
     from tuner.store import RunFolder
 
-    click.echo(write_report(RunFolder.open(run)))
+    folder = RunFolder.open(run)
+    if tensorboard is not None:
+        import shlex
+
+        from reports.tensorboard import write_tensorboard
+
+        num_trials = write_tensorboard(folder, tensorboard)
+        _say(f"{num_trials} trials for TensorBoard: tensorboard --logdir {shlex.quote(str(tensorboard))}")
+    click.echo(write_report(folder))
 
 
 @cli.command()
