@@ -193,8 +193,11 @@ def search(
 
     DATA is a folder with one sub-folder of images for each class, a .npz file, or a .csv, .tsv or .parquet table.
     """
+    from rich.console import Console
+
     from tuner import wording
     from tuner.data import cache
+    from tuner.progress import AuditProgress
     from tuner.search import plan, setup
 
     started = time.monotonic()
@@ -202,7 +205,8 @@ def search(
     root, goes_on = (run_dir, os.path.isfile(run_dir / "config.yaml")) if run_dir else setup.choose_folder(config)
     if not quiet:
         _say(f"Reading {config.data or 'the digits'} ...")
-    folder, dataset = setup.prepare(config, root)
+    before = None if quiet else AuditProgress(Console(stderr=True)).tell
+    folder, dataset = setup.prepare(config, root, before=before)
     setup.note_start(folder, sys.argv[1:])
     if not quiet:
         _say(f"{'Going on with' if goes_on else 'New run in'} {root}")

@@ -52,6 +52,13 @@ def finish_trials(folder: RunFolder, count: int) -> None:
 # --- a new run ---------------------------------------------------------------------------------------------------
 
 
+def test_each_check_of_the_audit_is_told_before_it_runs(table: Path, tmp_path: Path) -> None:
+    told: list[tuple[str, int, int]] = []
+    prepare(config(table), tmp_path / "run", before=lambda *each: told.append(each))
+    assert [number for _, number, _ in told] == list(range(told[0][2]))
+    assert "duplicates" in {code for code, _, _ in told}
+
+
 def test_a_new_run_holds_configuration_and_data(table: Path, tmp_path: Path) -> None:
     folder, record = prepare(config(table), tmp_path / "runs" / "x")
     assert folder.load_config() == config(table)

@@ -120,8 +120,15 @@ def _refuse_metric(config: SearchConfig, spec: DataSpec) -> None:
     )
 
 
-def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]:
+def prepare(
+    config: SearchConfig, root: Path, *, before: Callable[[str, int, int], None] | None = None
+) -> tuple[RunFolder, DatasetRecord]:
     """Make the run folder, or check that the existing one is of the same data and settings.
+
+    Args:
+        config: Of the search.
+        root: The folder.
+        before: As for `audit.audit`.
 
     Returns:
         The folder, with the data in it, and what is known of the data.
@@ -134,7 +141,7 @@ def prepare(config: SearchConfig, root: Path) -> tuple[RunFolder, DatasetRecord]
     if config.storage:
         # First: a run that names a wrong one would be of no use, and in the way of the right one.
         open_database(config.storage)
-    data = read_data(config)
+    data = read_data(config, before=before)
     severe = [finding for finding in data.record.findings if finding.severity >= audit.SEVERE]
     if severe and not config.force:
         listed = "\n".join(f"  {finding.code}: {finding.cause}" for finding in severe)
