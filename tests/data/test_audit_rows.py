@@ -108,3 +108,38 @@ def test_parts_that_differ(shift, is_found):
         assert findings["shifted_parts"].where == "d"
         assert "test part is unlike" in findings["shifted_parts"].cause
         assert findings["shifted_parts"].evidence["validation_auc"] < order.SHIFT_AUC
+
+
+def with_copies(count, *, shift, columns=4):
+    """Rows of which the last ones repeat the first, moved by so many interquartile ranges in each column."""
+    x = normal()
+    low, high = np.quantile(x, [0.25, 0.75], axis=0)
+    x[400 - count :] = x[:count] + shift * (high - low) * (np.arange(4) < columns)
+    return x
+
+
+@pytest.mark.parametrize(
+    ("count", "shift", "is_found"),
+    [(2, 0.9e-4, True), (1, 0.9e-4, False), (40, 0.9e-4, True), (40, 1.2e-4, False), (40, 1e-9, True)],
+)
+def test_rows_equal_but_for_rounding_have_two_sides(count, shift, is_found):
+    """`NEAR_IQR` and `DUPLICATE_FRAC`: two of 400 rows are enough, one is not."""
+    findings = found(*table(with_copies(count, shift=shift), CLASSES))
+    assert ("near_copies" in findings) == is_found
+    if is_found:
+        assert findings["near_copies"].evidence["num_near_copies"] == count
+        assert findings["near_copies"].examples[0] == f"row {400 - count}"
+
+
+def test_exact_copies_are_no_near_ones_and_missing_values_are_compared():
+    assert "near_copies" not in found(*table(with_copies(40, shift=0.0), CLASSES))
+    x = with_copies(40, shift=1e-6)
+    x[:10, 1] = np.nan
+    assert found(*table(x, CLASSES))["near_copies"].evidence["num_near_copies"] == 30
+
+
+def test_columns_of_few_values_make_no_near_copies():
+    """`MIN_FINE_COLUMNS`: rows of two fine columns may be near by chance; `FINE_FRAC`: those of few values are not."""
+    x = with_copies(40, shift=1e-6)
+    assert "near_copies" in found(*table(np.round(x) * [1, 0, 0, 0] + x * [0, 1, 1, 1], CLASSES))
+    assert "near_copies" not in found(*table(np.round(x) * [1, 1, 0, 0] + x * [0, 0, 1, 1], CLASSES))

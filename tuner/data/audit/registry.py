@@ -62,6 +62,7 @@ class Check:
 CHECKS = (
     Check(copies.duplicates),
     Check(copies.leaking_copies),
+    Check(copies.near_copies, kinds=("series",)),
     Check(values.missing_values, kinds=_MEASURED),
     Check(values.infinite_values, kinds=_MEASURED),
     Check(copies.conflicting_labels, tasks=(*_CLASSES, *_LABELS)),
