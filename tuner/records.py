@@ -313,6 +313,7 @@ class SeedRun:
         findings: What was unstable in it, worst first.
         causes: Why, most likely first, with remedies.
         split_seed: Of the fresh split of training and validation part that it was trained on; None: the run's own.
+        program: Whether its compiled program was `built` or `reused` from a training before; empty: it had its own.
     """
 
     trial: int
@@ -333,6 +334,7 @@ class SeedRun:
     findings: tuple[Finding, ...] = ()
     causes: tuple[Finding, ...] = ()
     split_seed: int | None = None
+    program: Literal["", "built", "reused"] = ""
     schema_version: int = 1
 
 

@@ -92,6 +92,33 @@ print(json.dumps({
 }))
 """
 
+# Trainings that differ in numbers, in one program and each by itself.
+SHARED = """
+import json, sys
+sys.path.insert(0, "tests/training")
+import numpy as np
+from sklearn.datasets import load_digits
+from test_programs import TrainingData, trained
+
+x, y = load_digits(return_X_y=True)
+x = (x / 16).astype("float32")
+data = TrainingData(x[:200], y[:200], x[200:300], y[200:300])
+differing = [
+    {"warmup": 4},
+    {"warmup": 8, "rate": 3e-2, "l1": 1e-3, "clip": 0.3},
+    {"warmup": 4, "l2": 1e-2, "dropout": 0.5, "seed": 6, "options": {"is_guarded": False}},
+    {"warmup": 4, "dropout": 0.0},
+]
+found = []
+for values in differing:
+    shared, alone = (trained(data, is_shared=is_shared, **values) for is_shared in (True, False))
+    pairs = [(getattr(shared.trace, name), getattr(alone.trace, name)) for name in ("step_loss", "validation_loss")]
+    pairs += zip(shared.model.get_weights(), alone.model.get_weights(), strict=True)
+    difference = max(float(np.max(np.abs(first - second))) for first, second in pairs)
+    found.append((shared.run.program, shared.run.message, difference, shared.trace.step_loss[-1]))
+print(json.dumps(found))
+"""
+
 
 # A training that is interrupted after its second epoch and goes on, beside one that is not.
 RESUMED = """
@@ -204,6 +231,17 @@ def test_an_interrupted_training_goes_on_as_if_it_had_not_been(tmp_path):
     done = run("-c", RESUMED, str(tmp_path / "checkpoint.npz"))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1]) == {"epochs": [2, 3], "is_same": True}
+
+
+def test_numbers_of_a_shared_program_reach_the_compiled_step():
+    done = run("-c", SHARED)
+    assert done.returncode == 0, done.stderr
+    uses, messages, differences, last_losses = zip(*json.loads(done.stdout), strict=True)
+    assert uses == ("built", "reused", "reused", "reused")
+    assert set(messages) == {""}
+    # XLA fuses constants and variables in different ways: the last digits differ, and grow in training.
+    assert max(differences) < 1e-3
+    assert len(set(last_losses)) == 4
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ class Checkpoint(keras.callbacks.Callback):
         self.num_resumed = 0
         self.seconds_before = 0.0
         self._file = file
-        self._belongs_to = belongs_to
+        self._belongs_to = dict(belongs_to)
         self._epochs = epochs
         self._parts = parts
         self._started = time.perf_counter()
@@ -84,8 +84,14 @@ class Checkpoint(keras.callbacks.Callback):
         self._written_at = -float("inf")
         self._write_s = 0.0
 
-    def watch(self, model: Any) -> None:
-        """Have the model's next `fit` go on where the file says; call it after everything else that replaces `fit`."""
+    def watch(self, model: Any, *, stands_for: Any = None) -> None:
+        """Have the model's next `fit` go on where the file says; call it after everything else that replaces `fit`.
+
+        Args:
+            model: Compiled.
+            stands_for: The model that it is a lifted copy of, and that knows what it is made of; None: itself.
+        """
+        described = model if stands_for is None else stands_for
         fit = model.fit
         signature = inspect.signature(fit)
 
@@ -93,7 +99,7 @@ class Checkpoint(keras.callbacks.Callback):
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
             self._num_fits += 1
-            self._prepare(model, bound.arguments)
+            self._prepare(described, bound.arguments, num_variables=len(model.variables))
             if self._state is None:
                 return fit(*args, **kwargs)
             return fit(**(bound.arguments | {"initial_epoch": self.num_resumed}))
@@ -148,7 +154,7 @@ class Checkpoint(keras.callbacks.Callback):
         self._written_at = time.perf_counter()
         self._write_s = self._written_at - started
 
-    def _prepare(self, model: Any, arguments: Mapping[str, Any]) -> None:
+    def _prepare(self, model: Any, arguments: Mapping[str, Any], *, num_variables: int) -> None:
         """Find out whether this `fit` can go on later, and whether it goes on now."""
         self._fingerprint = None
         allowed = {id(self), *(id(part) for part in self._parts.values())}
@@ -157,7 +163,7 @@ class Checkpoint(keras.callbacks.Callback):
             logger.info("%s: interrupted, this training would start again: %s", self._file.parent, refusal)
             self._file.unlink(missing_ok=True)
             return
-        self._fingerprint = _fingerprint(model, arguments, self._belongs_to)
+        self._fingerprint = _fingerprint(model, arguments, self._belongs_to | {"num_variables": num_variables})
         if self._file.is_file():
             self._load()
 

@@ -167,6 +167,26 @@ class StabilityMonitor(keras.callbacks.Callback):
         if self._has_probes:
             self._channels.append(self._probe(steps))
 
+    @property
+    def kind(self) -> tuple[str, int, bool]:
+        """What its recorder depends on beside the model; of the same kind, one can take over from another."""
+        return self._metric, self._num_classes, self._has_probes
+
+    def reserve(self, capacity_steps: int) -> None:
+        """Make room for so many steps of an epoch; before the training."""
+        self._capacity = capacity_steps
+
+    def take_over(self, former: StabilityMonitor) -> None:
+        """Record with what another monitor has installed, in a model that keeps its compiled functions.
+
+        Args:
+            former: Of a finished training, not detached; with the same metric and probes. It records no more.
+        """
+        self._recorder, self._replaced = former._recorder, former._replaced
+        former._recorder, former._replaced = None, []
+        if self._recorder is not None:
+            self._recorder.owner = self
+
     def detach(self) -> None:
         """Leave the model as it was before the training."""
         if self._recorder is None:
@@ -255,14 +275,15 @@ class StabilityMonitor(keras.callbacks.Callback):
         num_columns = NUM_COLUMNS + (len(STEP_PROBES) if self._has_probes else 0)
         metrics = self._validation_metrics(model)
         recorder = StepRecorder(model._compile_loss, capacity=capacity, num_columns=num_columns, metrics=metrics)
+        recorder.owner = self
         # The list itself: a built functional model refuses new state through its attributes.
         model._metrics.append(recorder)
         # A model that was trained before brings functions that know nothing of the recorder.
         model.train_function = model.test_function = None
         self._recorder = recorder
-        self._replaced = [Replacement(model, "compute_metrics", self._recording_compute_metrics)]
+        self._replaced = [Replacement(model, "compute_metrics", _recording_compute_metrics(recorder))]
         if model.optimizer is not None:
-            self._replaced.append(Replacement(model.optimizer, "apply", self._recording_apply_of(model)))
+            self._replaced.append(Replacement(model.optimizer, "apply", _recording_apply(recorder, model)))
 
     def _validation_metrics(self, model: Any) -> list[keras.metrics.Metric]:
         threshold = 0.0 if ends_with_logits(model) else 0.5
@@ -277,32 +298,12 @@ class StabilityMonitor(keras.callbacks.Callback):
         return metrics
 
     # What follows runs while Keras traces the step; what fails there fails once, before the first step. It must not
-    # touch `self.model`: under JAX, that writes the state back into the model's variables.
-
-    def _recording_compute_metrics(self, compute_metrics: Callable[..., Any]) -> Callable[..., Any]:
-        def recording(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            self._record(y, y_pred, sample_weight)
-            return compute_metrics(x, y, y_pred, sample_weight=sample_weight)
-
-        return recording
-
-    def _recording_apply_of(self, model: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-        def wrap(apply: Callable[..., Any]) -> Callable[..., Any]:
-            def recording(grads: Any, trainable_variables: Any = None) -> Any:
-                grads = list(grads)
-                variables = list(model.trainable_variables if trainable_variables is None else trainable_variables)
-                noted = self._before_update(model.optimizer, grads, variables)
-                result = apply(grads, None if trainable_variables is None else variables)
-                self._after_update(noted, variables)
-                return result
-
-            return recording
-
-        return wrap
+    # touch `self.model`: under JAX, that writes the state back into the model's variables. What Keras calls
+    # (`_recording_*`) asks the recorder for its monitor: a later training may have another one (`take_over`).
 
     @harmless
-    def _before_update(self, optimizer: Any, grads: list[Any], variables: list[Any]) -> tuple[list[Any], list[Any]]:
-        """What is known now, and the weights where the update itself is asked for."""
+    def before_update(self, optimizer: Any, grads: list[Any], variables: list[Any]) -> tuple[list[Any], list[Any]]:
+        """For the recording itself: what is known now, and the weights where the update itself is asked for."""
         # Gradients of mixed precision are scaled as the loss is.
         noted = [global_norm(grads) / optimizer.scale_loss(1.0), optimizer.learning_rate]
         if not self._has_probes:
@@ -310,13 +311,15 @@ class StabilityMonitor(keras.callbacks.Callback):
         return [*noted, layer_grad_ratio(grads, variables)], snapshot(variables)
 
     @harmless
-    def _after_update(self, noted: tuple[list[Any], list[Any]], variables: list[Any]) -> None:
+    def after_update(self, noted: tuple[list[Any], list[Any]], variables: list[Any]) -> None:
+        """For the recording itself: note the update."""
         values, before = noted
         if self._recorder is not None:
             self._recorder.note([*values, update_ratio(before, variables)] if before else values)
 
     @harmless
-    def _record(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
+    def record(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
+        """For the recording itself: add a row, or to the means of a validation."""
         if self._recorder is not None:
             self._recorder.update_state(y, y_pred, sample_weight)
 
@@ -394,6 +397,8 @@ class StepRecorder(keras.metrics.Metric):
             raise TypeError("the model was compiled without a loss")
         self.compiled_loss = compiled_loss
         self.is_weighted = False
+        # The monitor that it records for.
+        self.owner: StabilityMonitor | None = None
         self.loss = keras.metrics.Mean(name="validation_loss")
         self.validation_metrics = list(metrics)
         self.rows = self.add_variable(shape=(capacity, num_columns), initializer="zeros", dtype="float32", name="rows")
@@ -458,6 +463,35 @@ class StepRecorder(keras.metrics.Metric):
         """Plain loss and metrics of the validation that was just made."""
         means = {"validation_loss": self.loss} | {metric.name: metric for metric in self.validation_metrics}
         return {name: float(keras.ops.convert_to_numpy(metric.result())) for name, metric in means.items()}
+
+
+def _recording_compute_metrics(recorder: StepRecorder) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def wrap(compute_metrics: Callable[..., Any]) -> Callable[..., Any]:
+        def recording(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            if recorder.owner is not None:
+                recorder.owner.record(y, y_pred, sample_weight)
+            return compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+        return recording
+
+    return wrap
+
+
+def _recording_apply(recorder: StepRecorder, model: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def wrap(apply: Callable[..., Any]) -> Callable[..., Any]:
+        def recording(grads: Any, trainable_variables: Any = None) -> Any:
+            grads = list(grads)
+            variables = list(model.trainable_variables if trainable_variables is None else trainable_variables)
+            monitor = recorder.owner
+            noted = monitor.before_update(model.optimizer, grads, variables) if monitor else None
+            result = apply(grads, None if trainable_variables is None else variables)
+            if monitor and noted:
+                monitor.after_update(noted, variables)
+            return result
+
+        return recording
+
+    return wrap
 
 
 def _learning_rate(optimizer: Any) -> float:

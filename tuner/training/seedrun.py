@@ -22,6 +22,7 @@ from tuner.stability.detectors import Verdict, detect, verdict
 from tuner.stability.diagnosis import diagnose
 from tuner.stability.judgement import Judgement, first_epochs
 from tuner.stability.score import first_failure
+from tuner.training import programs
 from tuner.training.checkpoint import Checkpoint, Stateful
 from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
@@ -29,6 +30,7 @@ from tuner.training.memory import infeasibility, is_out_of_memory
 from tuner.training.modelcheck import check_model
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
+from tuner.training.programs import NeedsModelError, ProgramUse, StandIn, Trainee
 
 __all__ = [
     "StopTraining",
@@ -101,6 +103,7 @@ class _EpochHook(keras.callbacks.Callback):
         monitor: Records the training.
         guard: Of the training, if it has one; before this in the list of callbacks.
         epochs: Its budget.
+        seed: Decides the order of the rows where it is not dealt here (`tuner.training.order`).
         ends_early: Also for what is certain but still a number: diverged for good, not learning, over-fitting.
         on_epoch: The caller.
 
@@ -117,10 +120,12 @@ class _EpochHook(keras.callbacks.Callback):
         *,
         guard: SpikeGuard | None,
         epochs: int,
+        seed: int,
         ends_early: bool,
         on_epoch: Callable[[int, Trace], str | None] | None,
     ) -> None:
         super().__init__()
+        self._seed = seed
         self.verdict: Verdict | None = None
         self.best_epoch = -1
         self.best_weights: list[npt.NDArray[Any]] = []
@@ -141,6 +146,12 @@ class _EpochHook(keras.callbacks.Callback):
         """Know the best epoch of before."""
         self.best_epoch, self._lowest_loss = int(state["best_epoch"]), float(state["lowest_loss"])
         self.best_weights = [state[f"best/{position}"] for position in range(len(state) - 2)]
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # Other backends deal the rows with NumPy, and a model that is new to `fit` draws an order more than one whose
+        # compiled functions are there.
+        if keras.backend.backend() != "tensorflow":
+            np.random.seed(self._seed % 2**32)
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trace = replace(self._recorder.trace, planned_epochs=self._epochs)
@@ -213,38 +224,41 @@ def train(
         exception in the user's model, are results.
     """
     started = time.perf_counter()
-    chance_loss = judgement.minimised_chance(data.y, data.class_weight)
-    monitor = StabilityMonitor(
-        chance_loss, metric=judgement.watched_metric, num_classes=judgement.num_classes, probes=has_probes
-    )
-    guard = SpikeGuard(monitor, chance_loss=chance_loss) if is_guarded else None
-    hook = _EpochHook(monitor, guard=guard, epochs=epochs, ends_early=ends_early, on_epoch=on_epoch)
-    checkpoint = None
-    # What the guard remembers, its snapshots and blocked steps, is in no checkpoint.
-    if checkpoint_file is not None and guard is None:
-        belongs_to = {"hyperparameters": dict(hp.values), "seed": seed, "epochs": epochs, "ends_early": ends_early}
-        parts: dict[str, Stateful] = {"monitor": monitor, "hook": hook}
-        checkpoint = Checkpoint(checkpoint_file, belongs_to=belongs_to, epochs=epochs, parts=parts)
-    fit_kwargs |= {"epochs": epochs, "callbacks": [hook, *fit_kwargs.pop("callbacks", ())]}
-    fitted = _fit(
-        hypermodel,
-        hp,
-        data=data,
-        judgement=judgement,
-        seed=seed,
-        trial=trial,
-        monitor=monitor,
-        guard=guard,
-        checkpoint=checkpoint,
-        memory_bytes=memory_bytes,
-        **fit_kwargs,
-    )
-    model, exception = fitted.model, fitted.exception
-    trace = kept = replace((guard or monitor).trace, planned_epochs=epochs)
+
+    def attempt() -> _Fitted:
+        hook_kwargs = {"epochs": epochs, "seed": seed, "ends_early": ends_early, "on_epoch": on_epoch}
+        watch = _watch(data, judgement, is_guarded=is_guarded, has_probes=has_probes, **hook_kwargs)
+        # What the guard remembers, its snapshots and blocked steps, is in no checkpoint.
+        if checkpoint_file is not None and watch.guard is None:
+            belongs_to = {"hyperparameters": dict(hp.values), "seed": seed, "epochs": epochs, "ends_early": ends_early}
+            parts: dict[str, Stateful] = {"monitor": watch.monitor, "hook": watch.hook}
+            checkpoint = Checkpoint(checkpoint_file, belongs_to=belongs_to, epochs=epochs, parts=parts)
+            watch = replace(watch, checkpoint=checkpoint)
+        return _fit(
+            hypermodel,
+            hp,
+            data=data,
+            judgement=judgement,
+            seed=seed,
+            trial=trial,
+            watch=watch,
+            memory_bytes=memory_bytes,
+            epochs=epochs,
+            **fit_kwargs,
+        )
+
+    try:
+        fitted = attempt()
+    except NeedsModelError:
+        # Its `fit` does more than to train: it is given the model itself from now on.
+        fitted = attempt()
+    model, exception, hook, guard = fitted.model, fitted.exception, fitted.watch.hook, fitted.watch.guard
+    checkpoint = fitted.watch.checkpoint
+    trace = kept = replace(fitted.watch.recorder.trace, planned_epochs=epochs)
     ended_by = hook.verdict.code if hook.verdict else ""
     if ended_by == "over_fitting" and not exception:
         kept = first_epochs(trace, hook.best_epoch + 1)
-        model.set_weights(hook.best_weights)
+        fitted.set_weights(hook.best_weights)
     done = len(trace.step_loss) / max(1, epochs * trace.steps_per_epoch)
     judged = (
         judgement.failed(Outcome.INFEASIBLE if fitted.is_out_of_memory else Outcome.ERROR, done)
@@ -278,18 +292,61 @@ def train(
         is_feasible=judged.is_feasible,
         findings=(*(guard.findings if guard else ()), *findings),
         causes=causes,
+        program=fitted.program,
     )
     return Training(run, trace, None if judged.outcome.is_failed or hook.pruned else model)
+
+
+@dataclass(frozen=True)
+class _Watch:
+    """What looks at one training."""
+
+    monitor: StabilityMonitor
+    guard: SpikeGuard | None
+    hook: _EpochHook
+    checkpoint: Checkpoint | None = None
+
+    @property
+    def recorder(self) -> StabilityMonitor | SpikeGuard:
+        """Whose trace counts."""
+        return self.guard or self.monitor
+
+    @property
+    def callbacks(self) -> list[keras.callbacks.Callback]:
+        """In the order that they need."""
+        return [self.monitor, *([self.guard] if self.guard else []), self.hook]
+
+
+def _watch(
+    data: TrainingData, judgement: Judgement, *, is_guarded: bool, has_probes: bool, **hook_kwargs: Any
+) -> _Watch:
+    chance_loss = judgement.minimised_chance(data.y, data.class_weight)
+    monitor = StabilityMonitor(
+        chance_loss, metric=judgement.watched_metric, num_classes=judgement.num_classes, probes=has_probes
+    )
+    guard = SpikeGuard(monitor, chance_loss=chance_loss) if is_guarded else None
+    return _Watch(monitor, guard, _EpochHook(monitor, guard=guard, **hook_kwargs))
 
 
 @dataclass(frozen=True)
 class _Fitted:
     """What came of one `fit`: the model, if it was built, what its check found, and the exception that ended it."""
 
+    watch: _Watch
     model: Any
     model_findings: tuple[Finding, ...]
     exception: str = ""
     is_out_of_memory: bool = False
+    trainee: Trainee | None = None
+
+    @property
+    def program(self) -> ProgramUse:
+        """Whether it was trained in a shared program."""
+        return self.trainee.use if self.trainee else ""
+
+    def set_weights(self, weights: list[npt.NDArray[Any]]) -> None:
+        """Give the model weights that it had in this training."""
+        (self.trainee or self.model).set_weights(weights)
 
 
 def _fit(
@@ -300,23 +357,22 @@ def _fit(
     judgement: Judgement,
     seed: int,
     trial: int,
-    monitor: StabilityMonitor,
-    guard: SpikeGuard | None,
-    checkpoint: Checkpoint | None,
+    watch: _Watch,
     memory_bytes: int | None,
-    callbacks: Sequence[keras.callbacks.Callback],
+    callbacks: Sequence[keras.callbacks.Callback] = (),
     **fit_kwargs: Any,
 ) -> _Fitted:
     """Build and fit under the eyes of monitor and guard; the exception of a model is a result."""
     model: Any = None
     model_findings: tuple[Finding, ...] = ()
+    trainee: Trainee | None = None
     keras.utils.set_random_seed(seed)
     try:
         model = build_model(hypermodel, hp)
         batch_size = int(hp.values.get("batch_size") or fit_kwargs.get("batch_size") or DEFAULT_BATCH_SIZE)
         reason = infeasibility(model, batch_size=batch_size, available_bytes=memory_bytes) if model.built else ""
         if reason:
-            return _Fitted(model, (), f"The model was not trained: {reason}", is_out_of_memory=True)
+            return _Fitted(watch, model, (), f"The model was not trained: {reason}", is_out_of_memory=True)
         # Before the training: it looks at the initial weights.
         model_findings = check_model(
             model,
@@ -325,27 +381,42 @@ def _fit(
             num_train=len(data.x),
         )
         rows = np.random.default_rng(seed).permutation(len(data.x_validation))[:PROBE_ROWS]
-        monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
-        reshuffle_every_epoch(model, seed, on_deal=guard.replay_from if guard else None)
-        callbacks = [monitor, *([guard] if guard else []), *callbacks, *([checkpoint] if checkpoint else [])]
-        if checkpoint is not None:
-            checkpoint.watch(model)
-        fit_model(hypermodel, hp, model, data=data, judgement=judgement, callbacks=callbacks, **fit_kwargs)
-        restore_order(model)
-        monitor.detach()
+        watch.monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
+        checkpoint = watch.checkpoint
+        fit_kwargs["callbacks"] = [*watch.callbacks, *callbacks, *([checkpoint] if checkpoint else [])]
+        if programs.shares(hypermodel):
+            trainee = Trainee(
+                hypermodel,
+                model,
+                seed=seed,
+                monitor=watch.monitor,
+                guard=watch.guard,
+                checkpoint=checkpoint,
+                own_callbacks=[watch.hook],
+            )
+            fit_model(hypermodel, hp, model, trainee=trainee, data=data, judgement=judgement, **fit_kwargs)
+        else:
+            reshuffle_every_epoch(model, seed, on_deal=watch.guard.replay_from if watch.guard else None)
+            if checkpoint is not None:
+                checkpoint.watch(model)
+            fit_model(hypermodel, hp, model, data=data, judgement=judgement, **fit_kwargs)
+            restore_order(model)
+        if not (trainee and trainee.use):
+            watch.monitor.detach()
     except _CallerFailedError as failed:
         raise failed.error from None
     except StopTraining:
-        if checkpoint is not None:
-            checkpoint.save()
+        if watch.checkpoint is not None:
+            watch.checkpoint.save()
         raise
     except EnvironmentFault:
         raise
     except Exception as error:
         logger.exception("trial %d, seed %d ended with an exception", trial, seed)
         told = f"{type(error).__name__}: {error}"
-        return _Fitted(model, model_findings, told, is_out_of_memory=is_out_of_memory(error))
-    return _Fitted(model, model_findings)
+        is_full = is_out_of_memory(error)
+        return _Fitted(watch, model, model_findings, told, is_out_of_memory=is_full, trainee=trainee)
+    return _Fitted(watch, model, model_findings, trainee=trainee)
 
 
 def release_memory() -> None:
@@ -392,6 +463,7 @@ def fit_model(
     *,
     data: TrainingData,
     judgement: Judgement,
+    trainee: Trainee | None = None,
     **fit_kwargs: Any,
 ) -> None:
     """Have the hypermodel fit its model to the data, in the form of labels that the model was compiled for.
@@ -400,13 +472,15 @@ def fit_model(
         hypermodel, hp, model: As for and from `build_model`.
         data: Prepared arrays.
         judgement: Knows the number of classes.
+        trainee: Trains the model, in a shared program if it can; None: the model itself.
         fit_kwargs: Passed on to `fit`.
     """
     y, y_validation = (_labels_for(model, labels, judgement) for labels in (data.y, data.y_validation))
     fit_kwargs.setdefault("verbose", 0)
     if data.class_weight is not None:
         fit_kwargs["class_weight"] = data.class_weight
-    hypermodel.fit(hp, model, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
+    trained = StandIn(trainee) if trainee else model
+    hypermodel.fit(hp, trained, data.x, y, validation_data=(data.x_validation, y_validation), **fit_kwargs)
 
 
 def _labels_for(model: Any, labels: npt.NDArray[Any], judgement: Judgement) -> npt.NDArray[Any]:
