@@ -39,7 +39,10 @@ COMMANDS = [
     "train",
     "diagnose",
     "spaces",
+    "submit",
+    "cancel",
     "worker",
+    "job",
 ]
 
 
@@ -146,7 +149,7 @@ def test_help_of_each_command(name: str) -> None:
 def test_help_lists_the_commands_and_version_the_version(tuner: Run) -> None:
     told = tuner("-h")
     assert told.code == 0
-    assert all(re.search(rf"^  {name} ", told.out, re.MULTILINE) for name in COMMANDS if name != "worker")
+    assert all(re.search(rf"^  {name} ", told.out, re.MULTILINE) for name in COMMANDS if name not in ("worker", "job"))
     assert re.fullmatch(r"tuner, version \d+\.\d+\.\d+\n", tuner("--version").out)
     assert tuner().code == 2
 

@@ -22,7 +22,7 @@ from click.core import ParameterSource
 from tuner import __version__
 from tuner.config import SearchConfig, resolve
 from tuner.data.options import READ_KEYS
-from tuner.errors import ConfigError, RunError, TunerError, package_faults
+from tuner.errors import ConfigError, EnvironmentFault, RunError, TunerError, package_faults
 from tuner.records import Outcome
 
 __all__ = ["cli", "main"]
@@ -377,9 +377,11 @@ def confirm(
 @click.option("--json", "as_json", is_flag=True, help="Print it as one JSON document on stdout.")
 def status(run: Path, as_json: bool) -> None:
     """Progress and leaders of a running or finished search."""
+    from collections import Counter
+
     from rich.console import Console
 
-    from tuner import wording
+    from tuner import leases, wording
     from tuner.search.plan import is_finished, load_claims
     from tuner.search.study import load_trials
     from tuner.stability.baseline import baseline_sentence
@@ -387,7 +389,8 @@ def status(run: Path, as_json: bool) -> None:
 
     folder = RunFolder.open(run)
     config, trials = folder.load_config(), load_trials(folder)
-    is_supervised = folder.is_held()
+    # By a search on this machine, or by batch jobs on others.
+    is_supervised = folder.is_held() or bool(leases.live(folder))
     # A trial that was put back, or whose supervisor died, has been started, but nothing trains it.
     seconds = sum(
         (trial.finished or time.time()) - trial.started
@@ -405,6 +408,15 @@ def status(run: Path, as_json: bool) -> None:
         console.print(wording.range_line(found), highlight=False, markup=False, soft_wrap=True)
     if ending := folder.load_ending():
         console.print(f"It ended before that: {ending}.", highlight=False, markup=False, soft_wrap=True)
+    if folder.load_jobs():
+        from tuner.search.batch import job_states
+
+        try:
+            counts = Counter(state for _, state in job_states(folder))
+            told = ", ".join(f"{count} {state.lower()}" for state, count in sorted(counts.items()))
+            console.print(f"Batch jobs: {told}", highlight=False, markup=False, soft_wrap=True)
+        except EnvironmentFault as error:
+            console.print(f"Batch jobs: {error}", highlight=False, markup=False, soft_wrap=True)
     if not is_supervised and not is_finished(folder, config):
         console.print("Not running now; the same search command goes on.")
     for trial in trials:
@@ -568,6 +580,101 @@ def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> N
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("tuner").setLevel(logging.INFO)
     run_worker(RunFolder.open(run), number=number, deadline=until, only_confirm=only_confirm)
+
+
+def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """What each batch job gets."""
+    rows: list[tuple[str, Any, Any, str]] = [
+        ("jobs", click.IntRange(1, 10_000), 2, "Number of jobs; each runs --workers of its own."),
+        ("cpus", click.IntRange(min=1), 4, "Cores of each job."),
+        ("gpus", click.IntRange(min=0), 0, "GPUs of each job."),
+        ("memory", str, None, "Memory of each job, as 16G."),
+        ("time", str, None, "Time limit of each job, as 04:00:00; it then queues again."),
+        ("partition", str, None, "Partition."),
+        ("account", str, None, "Account."),
+        ("qos", str, None, "Quality of service."),
+        ("constraint", str, None, "Features that nodes must have."),
+        ("module", str, (), "Module to load; repeatable."),
+        ("venv", str, None, "Virtual environment to activate; by default the one of this command."),
+        ("container", str, None, "Image that Apptainer runs the workers in."),
+        ("sbatch-line", str, (), "One more #SBATCH directive, as --mail-type=END; repeatable."),
+    ]
+    for name, kind, default, text in reversed(rows):
+        # `--time` is a column of the data for `search`.
+        flag = "--job-time" if name == "time" else f"--{name}"
+        multiple = isinstance(default, tuple)
+        command = click.option(
+            flag, f"job_{name.replace('-', '_')}", type=kind, default=default, multiple=multiple, help=text
+        )(command)
+    return command
+
+
+@cli.command()
+@_search_options
+@_job_options
+@click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Run folder that all nodes see.")
+@click.option("--backend", type=click.Choice(["slurm"]), required=True, help="Scheduler.")
+@click.option("--dry-run", is_flag=True, help="Set the run up and print the script; submit nothing.")
+@click.pass_context
+def submit(
+    context: click.Context,
+    /,
+    config_file: Path | None,
+    run_dir: Path,
+    backend: str,
+    dry_run: bool,
+    **options: Any,
+) -> None:
+    """Set a search up, or take the run that is there, and have batch jobs work on it."""
+    from tuner.search import batch, setup
+    from tuner.store import RunFolder
+
+    given = {name.removeprefix("job_"): options.pop(name) for name in list(options) if name.startswith("job_")}
+    job_options = batch.JobOptions(**{name: value for name, value in given.items() if value is not None})
+    is_named = config_file is not None or any(
+        context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in options
+    )
+    is_there = os.path.isfile(run_dir / "config.yaml")
+    config = _config(context, options, config_file) if is_named or not is_there else RunFolder(run_dir).load_config()
+    batch.check_config(config)
+    if not dry_run:
+        batch.require_program("sbatch")
+    if is_named or not is_there:
+        _say(f"Reading {config.data or 'the digits'} ...")
+        folder, _ = setup.prepare(config, run_dir)
+        setup.note_start(folder, sys.argv[1:])
+    else:
+        folder = RunFolder.open(run_dir)
+    if dry_run:
+        click.echo(batch.render_slurm(folder, job_options), nl=False)
+        return
+    jobs = batch.submit_slurm(folder, job_options)
+    _say(f"Submitted {jobs.num_jobs} jobs: {jobs.number}_0 to {jobs.number}_{jobs.num_jobs - 1}")
+    _say(f"Watch them: python -m tuner status {run_dir}; end them: python -m tuner cancel {run_dir}")
+
+
+@cli.command()
+@click.argument("run", type=click.Path(path_type=Path))
+def cancel(run: Path) -> None:
+    """End the batch jobs of a run; everything finished so far is kept."""
+    from tuner.search import batch
+    from tuner.store import RunFolder
+
+    numbers = batch.cancel_jobs(RunFolder.open(run))
+    _say(f"Cancelled: {', '.join(numbers)}" if numbers else "No job of this run waits or runs.")
+
+
+@cli.command(hidden=True)
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--first", type=click.IntRange(min=0), default=0, help="Number of the first worker.")
+def job(run: Path, first: int) -> None:
+    """Supervise the workers of one batch job; what `submit` has the scheduler start."""
+    from reports import write_report
+    from tuner.search.job import run_job
+    from tuner.store import RunFolder
+
+    folder = RunFolder.open(run)
+    run_job(folder, first=first, say=_say, write_report=lambda: write_report(folder))
 
 
 @cli.command()

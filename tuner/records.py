@@ -19,6 +19,7 @@ __all__ = [
     "MIN_FRESH_RUNS",
     "Adaptation",
     "AdaptationStep",
+    "BatchJobs",
     "Claim",
     "ConfirmPlan",
     "DataSpec",
@@ -460,6 +461,23 @@ class SharedStudy:
 
     url: str
     name: str
+    schema_version: int = 1
+
+
+@dataclass(frozen=True)
+class BatchJobs:
+    """An array of batch jobs that run the workers of a run.
+
+    Attributes:
+        backend: Scheduler.
+        number: Of the array, as the scheduler calls it.
+        version: Of the program that submitted it.
+    """
+
+    backend: Literal["slurm"]
+    number: str
+    num_jobs: int
+    version: str
     schema_version: int = 1
 
 

@@ -5,6 +5,7 @@
         environment.json    versions, hardware, command
         study.db            the Optuna study, or
         storage.json        the database that it is in, and its name there
+        jobs.json, job.sh   the batch jobs that were submitted, and the last one's script
         data/               dataset.json, split and arrays, one folder per distinct fitted pipeline
         trials/<number>/seed_<n>/   record.json, trace.npz, model.keras (best few only); checkpoint.npz while it trains
         trials/<number>/margin.json which of the sweeps belongs to the trial
@@ -48,6 +49,7 @@ from tuner.database import open_database
 from tuner.errors import EnvironmentFault, RunError
 from tuner.records import (
     Adaptation,
+    BatchJobs,
     Claim,
     ConfirmPlan,
     DatasetRecord,
@@ -205,6 +207,7 @@ class RunFolder:
         self.environment_file = root / "environment.json"
         self.study_file = root / "study.db"
         self.storage_file = root / "storage.json"
+        self.jobs_file = root / "jobs.json"
         self.data_dir = root / "data"
         self.dataset_file = self.data_dir / "dataset.json"
         self.trials_dir = root / "trials"
@@ -320,7 +323,14 @@ class RunFolder:
         for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir, self.workers_dir):
             shutil.rmtree(folder, ignore_errors=True)
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
-        for file in (*files, self.rate_range_file, self.adaptation_file, self.ending_file, self.storage_file):
+        for file in (
+            *files,
+            self.rate_range_file,
+            self.adaptation_file,
+            self.ending_file,
+            self.storage_file,
+            self.jobs_file,
+        ):
             file.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.root.rmdir()
@@ -328,6 +338,14 @@ class RunFolder:
     def load_shared_study(self) -> SharedStudy | None:
         """The database of the study; None if it is a file of the run."""
         return read_json(self.storage_file, SharedStudy) if self.storage_file.is_file() else None
+
+    def load_jobs(self) -> list[BatchJobs]:
+        """The arrays of batch jobs that were submitted for the run, oldest first."""
+        return read_json(self.jobs_file, list[BatchJobs]) if self.jobs_file.is_file() else []
+
+    def save_jobs(self, jobs: list[BatchJobs]) -> None:
+        """Store which arrays of batch jobs were submitted."""
+        write_json(self.jobs_file, jobs)
 
     def save_dataset(self, record: DatasetRecord) -> None:
         """Store what the run knows of its data."""

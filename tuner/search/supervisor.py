@@ -94,7 +94,12 @@ def run_worker(
 
 
 def supervise(
-    folder: RunFolder, *, deadline: float | None = None, on_tick: Callable[[], None], only_confirm: bool = False
+    folder: RunFolder,
+    *,
+    deadline: float | None = None,
+    on_tick: Callable[[], None],
+    only_confirm: bool = False,
+    first: int = 0,
 ) -> None:
     """Run workers to the end of the search; restart those that die.
 
@@ -103,6 +108,7 @@ def supervise(
         deadline: Passed on to the workers.
         on_tick: Called about once a second.
         only_confirm: Passed on to the workers.
+        first: Number of the first worker; those of other machines have other ones.
 
     Raises:
         TunerError: The one that a worker reported.
@@ -113,7 +119,7 @@ def supervise(
         study.give_back(crashed=False)
         folder.remove_checkpoints(besides=study.unfinished())
         give_up_claims(folder)
-        with _Crew(folder, deadline=deadline, only_confirm=only_confirm) as crew:
+        with _Crew(folder, deadline=deadline, only_confirm=only_confirm, first=first) as crew:
             _supervise(folder, study, crew, on_tick)
 
 
@@ -192,10 +198,12 @@ class _Crew:
     Args:
         folder: The run.
         deadline, only_confirm: Passed on to the workers.
+        first: Number of the first worker.
     """
 
-    def __init__(self, folder: RunFolder, *, deadline: float | None, only_confirm: bool) -> None:
+    def __init__(self, folder: RunFolder, *, deadline: float | None, only_confirm: bool, first: int) -> None:
         self._folder = folder
+        self._first = first
         self._command = [sys.executable, "-m", "tuner", "worker"]
         self._command += ["--until", repr(deadline)] if deadline is not None else []
         self._command += ["--only-confirm"] if only_confirm else []
@@ -219,7 +227,7 @@ class _Crew:
 
     def __enter__(self) -> _Crew:
         try:
-            for number in range(self.size):
+            for number in range(self._first, self._first + self.size):
                 self.start(number)
         except BaseException:
             self._stop()
@@ -245,7 +253,7 @@ class _Crew:
             "PYTHONUNBUFFERED": "1",
             SUPERVISOR_VARIABLE: str(os.getpid()),
             leases.LEASE_VARIABLE: self.leases[number],
-            **self._environments[number],
+            **self._environments[number - self._first],
         }
         file = worker_log(self._folder, number)
         with storage_errors(file), open(file, "ab") as log:
