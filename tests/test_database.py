@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -233,6 +235,16 @@ def test_a_connection_that_ends_in_the_middle_of_a_transaction_has_it_made_again
 
     assert study.best_numbers(1) == [number]
     assert ended
+
+
+def test_every_call_of_a_trial_is_made_again(server: postgresql.Server) -> None:
+    """Optuna's cache calls the storage behind it by names that another version may change."""
+    from optuna.storages import _cached_storage
+
+    called = set(re.findall(r"_backend\.(\w+)", inspect.getsource(_cached_storage)))
+    # Never called here: there are no heartbeats of Optuna's, and a study is deleted by hand.
+    called -= {"delete_study", "record_heartbeat", "_get_stale_trial_ids"}
+    assert called <= vars(type(open_database(server.url()).storage)).keys()
 
 
 def test_patience_with_a_database_that_stays_away_ends_with_a_clear_error(

@@ -290,8 +290,8 @@ def _storage_class() -> type[optuna.storages.RDBStorage]:
     """Optuna's storage whose calls are made again when the connection was lost. Each is one transaction."""
     from optuna.storages import RDBStorage
 
+    names = {name for name in vars(RDBStorage) if name.startswith(("create_new", "get_", "set_"))}
     # What Optuna's cache in front of it calls too.
-    calls = ("create_new", "get_", "set_", "_get_trials", "_create_new_trial")
-    names = [name for name in vars(RDBStorage) if name.startswith(calls)]
+    names |= {"_create_new_trial", "_get_best_trial_id", "_get_trials", "_set_trial_param"}
     made_again = {name: patient(getattr(RDBStorage, name)) for name in names}
     return type("PatientStorage", (RDBStorage,), made_again)
