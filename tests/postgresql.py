@@ -30,9 +30,15 @@ def _program(name: str) -> str | None:
 
 
 class Server:
-    """One server with a database of its own, in a folder that is removed at the end."""
+    """One server with a database of its own, in a folder that is removed at the end.
 
-    def __init__(self) -> None:
+    Args:
+        max_connections: As in its configuration.
+        is_safe: Whether every commit reaches the disk.
+    """
+
+    def __init__(self, *, max_connections: int = 100, is_safe: bool = False) -> None:
+        self._options = f"-c max_connections={max_connections} -c fsync={'on' if is_safe else 'off'}"
         # Not below pytest's own folder, which another user may not enter.
         self._root = Path(tempfile.mkdtemp(prefix="tuner-postgresql-"))
         password_file = self._root / "password"
@@ -54,7 +60,7 @@ class Server:
         return f"postgresql://{user}@127.0.0.1:{self.port}/{database}"
 
     def start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off"
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories='' {self._options}"
         self._run("pg_ctl", "-D", self._data, "-o", options, "-l", str(self._root / "log"), "-w", "start")
 
     def stop(self) -> None:
