@@ -90,6 +90,11 @@ def documented() -> dict[str, dict[str, str]]:
             " ".join(re.findall(r"(?<![\w-])--?[\w-]+", options)): default for options, default in rows
         }
     del told["Exit codes"]
+    # It takes the options of a search that are keys of its configuration, which are told once.
+    keys = {f"--{name.replace('_', '-')}" for name in SearchConfig.model_fields}
+    keys |= {"--config", *(f"--no-{name.replace('_', '-')}" for name in SearchConfig.model_fields)}
+    shared = {flags: default for flags, default in told["search"].items() if flags in keys}
+    told["submit"] = shared | told["submit"]
     return told
 
 

@@ -648,7 +648,7 @@ def submit(
     if dry_run:
         click.echo(batch.render_slurm(folder, job_options), nl=False)
         return
-    jobs = batch.submit_slurm(folder, job_options)
+    jobs = batch.submit_slurm(folder, job_options, version=__version__)
     _say(f"Submitted {jobs.num_jobs} jobs: {jobs.number}_0 to {jobs.number}_{jobs.num_jobs - 1}")
     _say(f"Watch them: python -m tuner status {run_dir}; end them: python -m tuner cancel {run_dir}")
 

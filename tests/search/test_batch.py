@@ -138,7 +138,7 @@ def test_a_study_in_a_file_cannot_be_spread_over_nodes() -> None:
 
 def test_jobs_are_submitted_shown_and_cancelled(folder: RunFolder, fakes: Path) -> None:
     (fakes / "sbatch.does").write_text("echo '4711;cluster'")
-    assert submit_slurm(folder, JobOptions(jobs=3)) == BatchJobs("slurm", "4711", 3, __version__)
+    assert submit_slurm(folder, JobOptions(jobs=3), version=__version__) == BatchJobs("slurm", "4711", 3, __version__)
     arguments = (fakes / "sbatch.arguments").read_text().splitlines()
     assert arguments == ["--parsable", f"--output={folder.logs_dir}/slurm-%A_%a.log", str(folder.root / "job.sh")]
     assert '--first "$((100 + 100 * SLURM_ARRAY_TASK_ID))"' in (folder.root / "job.sh").read_text()
@@ -161,14 +161,14 @@ def test_faults_of_the_scheduler_are_told(
     with pytest.raises(
         EnvironmentFault, match=r"refused: sbatch: error: invalid partition specified: x\. .*--parsable"
     ):
-        submit_slurm(folder, JobOptions())
+        submit_slurm(folder, JobOptions(), version=__version__)
     (fakes / "sbatch.does").write_text("echo what")
     with pytest.raises(EnvironmentFault, match="answered 'what'"):
-        submit_slurm(folder, JobOptions())
+        submit_slurm(folder, JobOptions(), version=__version__)
     assert folder.load_jobs() == []
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(EnvironmentFault, match=r"'sbatch' is not on PATH.*--dry-run"):
-        submit_slurm(folder, JobOptions())
+        submit_slurm(folder, JobOptions(), version=__version__)
 
 
 def test_a_job_of_another_version_is_refused_at_once(folder: RunFolder) -> None:

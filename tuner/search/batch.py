@@ -13,7 +13,6 @@ from pathlib import Path
 
 import jinja2
 
-from tuner import __version__
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault
 from tuner.records import BatchJobs
@@ -133,8 +132,13 @@ def _sbatch(folder: RunFolder) -> list[str]:
     return ["sbatch", "--parsable", f"--output={logs}/slurm-%A_%a.log", str(_script(folder))]
 
 
-def submit_slurm(folder: RunFolder, options: JobOptions) -> BatchJobs:
+def submit_slurm(folder: RunFolder, options: JobOptions, *, version: str) -> BatchJobs:
     """Write the script into the run folder, submit it, and note the jobs.
+
+    Args:
+        folder: A run that is set up.
+        options: What each job gets.
+        version: Of this program, which the nodes must have too.
 
     Raises:
         EnvironmentFault: There is no Slurm here, or it refuses the jobs.
@@ -147,7 +151,7 @@ def submit_slurm(folder: RunFolder, options: JobOptions) -> BatchJobs:
         raise EnvironmentFault(
             f"sbatch answered {answer!r}, which is no number of a job. Look for it with squeue --me."
         )
-    jobs = BatchJobs("slurm", found[0], options.jobs, __version__)
+    jobs = BatchJobs("slurm", found[0], options.jobs, version)
     folder.save_jobs([*folder.load_jobs(), jobs])
     return jobs
 
