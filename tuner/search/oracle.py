@@ -111,7 +111,7 @@ class StudyOracle(keras_tuner.Oracle):
 
     def _is_at_end(self) -> bool:
         """Whether the search is over before its budget is used up; the reason is noted."""
-        best = self.study.best_objective()
+        best = self.study.best_objective() if self._target is not None else None
         if self._target is not None and best is not None and best[0] <= self._target:
             self.study.end(f"trial {best[1]} reached the target: its objective is {best[0]:.3f}")
             return True
