@@ -317,7 +317,7 @@ def test_validation_of_a_named_loss_is_found(write: Write) -> None:
         ("just some text\nof a person\n", "no header"),
         ('epoch,loss\n0,"' + "x" * 200_000, "cannot be read as a table"),
         (b"epoch,loss\n0,\x001\n", "is a binary file"),
-        (os.urandom(32) + b"\x00", "is a binary file"),
+        (np.random.default_rng(0).bytes(32) + b"\x00", "is a binary file"),
         (b"\x80\x04\x95" + b"x" * 20, "is a pickle, which is not read, because a pickle runs any code.*json.dump"),
         (b"\x93NUMPY\x01\x00", "is a NumPy file, which is not read"),
         (b"\x89HDF\r\n", "is an HDF5 file"),
