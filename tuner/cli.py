@@ -585,19 +585,24 @@ def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> N
 def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """What each batch job gets."""
     rows: list[tuple[str, Any, Any, str]] = [
-        ("jobs", click.IntRange(1, 10_000), 2, "Number of jobs; each runs --workers of its own."),
+        ("jobs", click.IntRange(1, 10_000), 2, "Number of jobs (pods); each runs --workers of its own."),
         ("cpus", click.IntRange(min=1), 4, "Cores of each job."),
         ("gpus", click.IntRange(min=0), 0, "GPUs of each job."),
         ("memory", str, None, "Memory of each job, as 16G."),
-        ("time", str, None, "Time limit of each job, as 04:00:00; it then queues again."),
-        ("partition", str, None, "Partition."),
-        ("account", str, None, "Account."),
-        ("qos", str, None, "Quality of service."),
-        ("constraint", str, None, "Features that nodes must have."),
-        ("module", str, (), "Module to load; repeatable."),
-        ("venv", str, None, "Virtual environment to activate; by default the one of this command."),
-        ("container", str, None, "Image that Apptainer runs the workers in."),
-        ("sbatch-line", str, (), "One more #SBATCH directive, as --mail-type=END; repeatable."),
+        ("time", str, None, "Slurm: time limit of each job, as 04:00:00; it then queues again."),
+        ("partition", str, None, "Slurm: partition."),
+        ("account", str, None, "Slurm: account."),
+        ("qos", str, None, "Slurm: quality of service."),
+        ("constraint", str, None, "Slurm: features that nodes must have."),
+        ("module", str, (), "Slurm: module to load; repeatable."),
+        ("venv", str, None, "Slurm: virtual environment to activate; by default the one of this command."),
+        ("container", str, None, "Slurm: image that Apptainer runs the workers in."),
+        ("sbatch-line", str, (), "Slurm: one more #SBATCH directive, as --mail-type=END; repeatable."),
+        ("image", str, None, "Kubernetes: image of this program (docs/cluster.md)."),
+        ("claim", str, None, "Kubernetes: PersistentVolumeClaim that holds the run folder."),
+        ("mount", str, None, "Kubernetes: where its volume appears; by default the folder that the run lies in."),
+        ("secret", str, None, "Kubernetes: NAME:KEY of the secret with the database's password."),
+        ("namespace", str, None, "Kubernetes: namespace; by default kubectl's own."),
     ]
     for name, kind, default, text in reversed(rows):
         # `--time` is a column of the data for `search`.
@@ -613,7 +618,7 @@ def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_search_options
 @_job_options
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Run folder that all nodes see.")
-@click.option("--backend", type=click.Choice(["slurm"]), required=True, help="Scheduler.")
+@click.option("--backend", type=click.Choice(["slurm", "kubernetes"]), required=True, help="Scheduler.")
 @click.option("--dry-run", is_flag=True, help="Set the run up and print the script; submit nothing.")
 @click.pass_context
 def submit(
@@ -621,7 +626,7 @@ def submit(
     /,
     config_file: Path | None,
     run_dir: Path,
-    backend: str,
+    backend: Literal["slurm", "kubernetes"],
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -629,8 +634,13 @@ def submit(
     from tuner.search import batch, setup
     from tuner.store import RunFolder
 
-    given = {name.removeprefix("job_"): options.pop(name) for name in list(options) if name.startswith("job_")}
-    job_options = batch.JobOptions(**{name: value for name, value in given.items() if value is not None})
+    of_job = {name: options.pop(name) for name in list(options) if name.startswith("job_")}
+    given = {
+        name.removeprefix("job_"): value
+        for name, value in of_job.items()
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    }
+    job_options = batch.job_options(backend, given)
     is_named = config_file is not None or any(
         context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in options
     )
@@ -638,7 +648,7 @@ def submit(
     config = _config(context, options, config_file) if is_named or not is_there else RunFolder(run_dir).load_config()
     batch.check_config(config)
     if not dry_run:
-        batch.require_program("sbatch")
+        batch.require_scheduler(backend)
     if is_named or not is_there:
         _say(f"Reading {config.data or 'the digits'} ...")
         folder, _ = setup.prepare(config, run_dir)
@@ -646,10 +656,10 @@ def submit(
     else:
         folder = RunFolder.open(run_dir)
     if dry_run:
-        click.echo(batch.render_slurm(folder, job_options), nl=False)
+        click.echo(batch.render(folder, job_options), nl=False)
         return
-    jobs = batch.submit_slurm(folder, job_options, version=__version__)
-    _say(f"Submitted {jobs.num_jobs} jobs: {jobs.number}_0 to {jobs.number}_{jobs.num_jobs - 1}")
+    jobs = batch.submit(folder, job_options, version=__version__)
+    _say(f"Submitted {jobs.num_jobs} jobs of {backend}: {jobs.number}")
     _say(f"Watch them: python -m tuner status {run_dir}; end them: python -m tuner cancel {run_dir}")
 
 

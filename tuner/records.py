@@ -470,14 +470,16 @@ class BatchJobs:
 
     Attributes:
         backend: Scheduler.
-        number: Of the array, as the scheduler calls it.
+        number: Of the array, or name of the Job, as the scheduler calls it.
         version: Of the program that submitted it.
+        namespace: Of Kubernetes; empty for kubectl's own.
     """
 
-    backend: Literal["slurm"]
+    backend: Literal["slurm", "kubernetes"]
     number: str
     num_jobs: int
     version: str
+    namespace: str = ""
     schema_version: int = 1
 
 

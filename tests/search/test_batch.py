@@ -13,7 +13,8 @@ from tuner import __version__
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault
 from tuner.records import BatchJobs
-from tuner.search.batch import JobOptions, cancel_jobs, check_config, job_states, render_slurm, submit_slurm
+from tuner.search.batch import cancel_jobs, check_config, job_states
+from tuner.search.slurm import JobOptions, render_slurm, submit_slurm
 from tuner.store import RunFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "slurm.sh"

@@ -1,59 +1,35 @@
-"""Workers as batch jobs: the script of a Slurm array, its submission, the state of its jobs, and their end."""
+"""The batch jobs of a run, whatever scheduler runs them: whether there can be any, their states, their end."""
 
 from __future__ import annotations
 
-import re
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
-
-import jinja2
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from tuner.config import SearchConfig
-from tuner.errors import ConfigError, EnvironmentFault
+from tuner.errors import ConfigError
 from tuner.records import BatchJobs
-from tuner.store import RunFolder, write_text
+from tuner.search import kubernetes, slurm
+from tuner.search.kubernetes import PodOptions
+from tuner.search.scheduler import STRIDE, require_program
+from tuner.search.slurm import JobOptions
+from tuner.store import RunFolder
 
-__all__ = ["JobOptions", "cancel_jobs", "check_config", "job_states", "render_slurm", "submit_slurm"]
+__all__ = ["cancel_jobs", "check_config", "job_options", "job_states", "render", "require_scheduler", "submit"]
 
-# Numbers that each job has for its workers. Source: convention; no machine runs more of them.
-STRIDE = 100
-# How long the scheduler's programs may take, in seconds.
-SCHEDULER_TIMEOUT_S = 60.0
-# What an array of jobs is called, and one job of it.
-_JOB_ID = re.compile(r"\d+")
-# States of jobs that are over. Source: the manual of sacct.
-_OVER = ("CANCELLED", "COMPLETED", "FAILED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY", "DEADLINE", "BOOT_FAIL")
+BackendName = Literal["slurm", "kubernetes"]
+
+_OPTIONS: dict[BackendName, type[JobOptions | PodOptions]] = {"slurm": JobOptions, "kubernetes": PodOptions}
+_PROGRAMS: dict[BackendName, str] = {"slurm": "sbatch", "kubernetes": "kubectl"}
 
 
-@dataclass(frozen=True)
-class JobOptions:
-    """What one batch job gets; names as on the command line of `submit`.
+def require_scheduler(backend: BackendName) -> None:
+    """Refuse to go on without the program that submits.
 
-    Attributes:
-        jobs: How many jobs; each runs the workers of `--workers` on what it was given.
-        cpus, gpus: Of each job.
-        memory, time: As Slurm writes them: 16G, 04:00:00; empty for the site's defaults.
-        sbatch_line: More directives, written as they are.
+    Raises:
+        EnvironmentFault: It is not on PATH.
     """
-
-    jobs: int = 2
-    cpus: int = 4
-    gpus: int = 0
-    memory: str = ""
-    time: str = ""
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
-    constraint: str = ""
-    module: tuple[str, ...] = ()
-    venv: str = ""
-    container: str = ""
-    sbatch_line: tuple[str, ...] = field(default=())
+    require_program(_PROGRAMS[backend])
 
 
 def check_config(config: SearchConfig) -> None:
@@ -71,89 +47,47 @@ def check_config(config: SearchConfig) -> None:
         raise ConfigError(f"--workers {config.workers} is for each job; {STRIDE} at most. Give more --jobs instead.")
 
 
-def render_slurm(folder: RunFolder, options: JobOptions) -> str:
-    """The script of the array.
-
-    Raises:
-        ConfigError: A value would end its line.
-    """
-    named = {
-        "mem": options.memory,
-        "time": options.time,
-        "partition": options.partition,
-        "account": options.account,
-        "qos": options.qos,
-        "constraint": options.constraint,
-    }
-    for text in (*named.values(), *options.module, options.venv, options.container, *options.sbatch_line):
-        if not text.isprintable():
-            raise ConfigError(f"{text!r} has a line break or another character that no script line can hold.")
-    for name, value in named.items():
-        if any(letter in value for letter in " \t#'\"\\"):
-            raise ConfigError(
-                f"--{name} {value!r} is not a value of Slurm's. Give more than one option by --sbatch-line."
-            )
-    program = [sys.executable, "-m", "tuner"]
-    if options.venv or options.container:
-        program = ["python", "-m", "tuner"]
-    if options.container:
-        # GPUs are seen inside, and the folders of the run.
-        gpu = ["--nv"] if options.gpus else []
-        program = ["apptainer", "exec", *gpu, "--bind", str(folder.root.absolute()), options.container, *program]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("tuner.search"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,
-    )
-    environment.filters["quote"] = shlex.quote
-    script: str = environment.get_template("slurm.sh.j2").render(
-        command=shlex.join(_sbatch(folder)),
-        options=options,
-        directives=[(name, value) for name, value in named.items() if value],
-        run=str(folder.root.absolute()),
-        folder=str(Path.cwd()),
-        program=shlex.join(program),
-        # Those of a search in the foreground begin with 0.
-        first=STRIDE * (1 + sum(each.num_jobs for each in folder.load_jobs())),
-        stride=STRIDE,
-    )
-    return script
-
-
-def _script(folder: RunFolder) -> Path:
-    return folder.root.absolute() / "job.sh"
-
-
-def _sbatch(folder: RunFolder) -> list[str]:
-    # Slurm replaces what stands behind a percent sign.
-    logs = str(folder.logs_dir.absolute()).replace("%", "%%")
-    return ["sbatch", "--parsable", f"--output={logs}/slurm-%A_%a.log", str(_script(folder))]
-
-
-def submit_slurm(folder: RunFolder, options: JobOptions, *, version: str) -> BatchJobs:
-    """Write the script into the run folder, submit it, and note the jobs.
+def job_options(backend: BackendName, given: Mapping[str, Any]) -> JobOptions | PodOptions:
+    """What each job gets, from the options that the user gave.
 
     Args:
-        folder: A run that is set up.
-        options: What each job gets.
-        version: Of this program, which the nodes must have too.
+        backend: Scheduler.
+        given: Only what the user gave, by name of `JobOptions` or `PodOptions`.
 
     Raises:
-        EnvironmentFault: There is no Slurm here, or it refuses the jobs.
+        ConfigError: An option is not one of this scheduler's, or one that it needs is missing.
     """
-    require_program("sbatch")
-    write_text(_script(folder), render_slurm(folder, options))
-    answer = _ask(_sbatch(folder))
-    found = _JOB_ID.match(answer)
-    if found is None:
-        raise EnvironmentFault(
-            f"sbatch answered {answer!r}, which is no number of a job. Look for it with squeue --me."
-        )
-    jobs = BatchJobs("slurm", found[0], options.jobs, version)
-    folder.save_jobs([*folder.load_jobs(), jobs])
-    return jobs
+    kind = _OPTIONS[backend]
+    known = {field.name for field in dataclasses.fields(kind)}
+    for name in given:
+        if name not in known:
+            flag = f"--{'job-time' if name == 'time' else name.replace('_', '-')}"
+            raise ConfigError(f"{flag} means nothing to --backend {backend}. Leave it out.")
+    needed = {"image": "", "claim": ""} if kind is PodOptions else {}
+    return kind(**(needed | dict(given)))
+
+
+def render(folder: RunFolder, options: JobOptions | PodOptions) -> str:
+    """What the scheduler would get.
+
+    Raises:
+        ConfigError: A value is not one that it takes.
+    """
+    if isinstance(options, PodOptions):
+        return kubernetes.render_job(folder, options)
+    return slurm.render_slurm(folder, options)
+
+
+def submit(folder: RunFolder, options: JobOptions | PodOptions, *, version: str) -> BatchJobs:
+    """Give the scheduler what `render` shows, and note the jobs in the run folder.
+
+    Raises:
+        ConfigError: A value is not one that it takes.
+        EnvironmentFault: Its program is not here, or it refuses the jobs.
+    """
+    if isinstance(options, PodOptions):
+        return kubernetes.submit_job(folder, options, version=version)
+    return slurm.submit_slurm(folder, options, version=version)
 
 
 def job_states(folder: RunFolder) -> list[tuple[str, str]]:
@@ -162,68 +96,21 @@ def job_states(folder: RunFolder) -> list[tuple[str, str]]:
     Raises:
         EnvironmentFault: The scheduler does not answer.
     """
-    states = []
-    for each in folder.load_jobs():
-        known = dict(_states(each.number))
-        states += [(f"{each.number}_{index}", known.get(str(index), "ENDED")) for index in range(each.num_jobs)]
-    return states
-
-
-def _states(number: str) -> list[tuple[str, str]]:
-    """Index and state of the jobs of an array that wait, run, or have ended lately."""
-    require_program("squeue")
-    try:
-        lines = _ask(["squeue", "--noheader", "--array", "--states=all", f"--jobs={number}", "--format=%K %T"])
-    except EnvironmentFault as error:
-        # Of an array that ended some time ago.
-        if "Invalid job id" in str(error):
-            return []
-        raise
-    return [(index, state) for index, _, state in (line.partition(" ") for line in lines.splitlines()) if state]
+    return [
+        state
+        for jobs in folder.load_jobs()
+        for state in (slurm if jobs.backend == "slurm" else kubernetes).job_states(jobs)
+    ]
 
 
 def cancel_jobs(folder: RunFolder) -> list[str]:
-    """End the jobs of a run that wait or run; returns their arrays.
+    """End the jobs of a run that wait or run; returns what they are called together.
 
     Raises:
-        EnvironmentFault: There is no Slurm here, or it refuses.
+        EnvironmentFault: The scheduler's program is not here, or it refuses.
     """
-    numbers = []
-    for each in folder.load_jobs():
-        if any(state.split()[0] not in _OVER for _, state in _states(each.number)):
-            require_program("scancel")
-            _ask(["scancel", each.number])
-            numbers.append(each.number)
-    return numbers
-
-
-def require_program(name: str) -> None:
-    """Refuse to go on without a program.
-
-    Raises:
-        EnvironmentFault: It is not on PATH.
-    """
-    if shutil.which(name) is None:
-        raise EnvironmentFault(
-            f"{name!r} is not on PATH. Run this on a login node of the cluster, or print the script: "
-            "python -m tuner submit --dry-run ..."
-        )
-
-
-def _ask(command: Sequence[str]) -> str:
-    """What a program of the scheduler answers.
-
-    Raises:
-        EnvironmentFault: It fails, with its own words.
-    """
-    name = command[0]
-    try:
-        done = subprocess.run(
-            command, capture_output=True, text=True, timeout=SCHEDULER_TIMEOUT_S, check=False, errors="replace"
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise EnvironmentFault(f"{name} did not answer: {error}. Try it by hand: {shlex.join(command)}") from error
-    if done.returncode:
-        told = " ".join(done.stderr.split()) or f"exit code {done.returncode}"
-        raise EnvironmentFault(f"The scheduler refused: {told}. Its command was: {shlex.join(command)}")
-    return done.stdout.strip()
+    ended = []
+    for jobs in folder.load_jobs():
+        was_alive = slurm.cancel_array(jobs) if jobs.backend == "slurm" else kubernetes.cancel_job(jobs)
+        ended += [jobs.number] if was_alive else []
+    return ended
