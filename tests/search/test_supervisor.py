@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,7 +20,8 @@ from tuner.errors import EnvironmentFault, SpaceError, TunerError
 from tuner.records import FINISHED_OUTCOMES, Outcome
 from tuner.search import study, supervisor
 from tuner.search.study import Study, load_trials
-from tuner.search.supervisor import WorkerBug, run_worker, supervise, worker_log
+from tuner.search.supervisor import WorkerBug, WornOut, run_worker, supervise, worker_log
+from tuner.search.worker import MAX_GROWTH_BYTES, OutOfRoom, _Growth
 from tuner.stability.score import failed_objective
 from tuner.store import RunFolder
 
@@ -70,6 +72,15 @@ def test_a_display_that_takes_long_is_shown_less_often(
     ticks: list[int] = []
     run(folder, lambda: ticks.append(sum(range(200_000))))
     assert len(ticks) == 2  # At the start, and when the worker has ended.
+
+
+def test_a_worker_that_has_grown_is_followed_by_another_as_often_as_it_takes(
+    folder: RunFolder, set_worker: SetWorker
+) -> None:
+    set_worker("echo started >> starts; [ $(wc -l < starts) -gt 12 ] && exit 0; exit 76")
+    run(folder)
+    assert len((folder.root.parent / "starts").read_text().splitlines()) == 13
+    assert Study(folder).num_finished() == 0
 
 
 def test_the_worker_is_told_folder_and_deadline(folder: RunFolder, set_worker: SetWorker) -> None:
@@ -378,6 +389,40 @@ def reported(folder: RunFolder) -> dict[str, str]:
     return dict(json.loads((folder.logs_dir / "worker-0.error.json").read_text()))
 
 
+def test_a_worker_that_leaves_work_undone_says_that_another_one_must_do_it(
+    folder: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervisor, "_die_with_parent", lambda: None)
+    monkeypatch.setattr("tuner.search.worker.work", lambda *_, **__: False)
+    with pytest.raises(WornOut, match="has grown since its first training") as raised:
+        run_worker(folder)
+    assert raised.value.exit_code == 76
+    assert not (folder.logs_dir / "worker-0.error.json").exists()
+    monkeypatch.setattr("tuner.search.worker.work", lambda *_, **__: True)
+    run_worker(folder)
+
+
+@pytest.mark.parametrize(("grown_bytes", "is_full"), [(MAX_GROWTH_BYTES, False), (MAX_GROWTH_BYTES + 1, True)])
+def test_growth_counts_from_the_first_training_on(
+    monkeypatch: pytest.MonkeyPatch, grown_bytes: int, *, is_full: bool
+) -> None:
+    held = iter([10**8, 10**9, 10**9 + grown_bytes])
+    monkeypatch.setattr("tuner.search.worker.own_memory_bytes", lambda: next(held))
+    growth = _Growth()
+    # Before the first training nothing is loaded yet.
+    growth.check()
+    growth.check()
+    with pytest.raises(OutOfRoom) if is_full else contextlib.nullcontext():
+        growth.check()
+
+
+def test_where_nobody_says_what_a_process_holds_it_never_grows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuner.search.worker.own_memory_bytes", lambda: None)
+    growth = _Growth()
+    for _ in range(4):
+        growth.check()
+
+
 def test_the_worker_writes_down_what_the_user_can_mend(folder: RunFolder, work: Any) -> None:
     work(SpaceError("no such space"))
     with pytest.raises(SpaceError):
@@ -560,3 +605,37 @@ def test_two_workers_share_a_search_and_lose_nothing_when_one_is_killed(tmp_path
     assert {trial.worker for trial in trials} == {0, 1}
     finished = [event["trial"] for event in search.events() if event["event"] == "trial_finished"]
     assert sorted(finished) == list(range(5))
+
+
+LEAKING_SPACE = """
+import keras
+import numpy as np
+
+kept = []
+
+
+def build(hp):
+    kept.append(np.ones(75_000_000))  # 600 MB
+    model = keras.Sequential(
+        [keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(10, activation="softmax")]
+    )
+    model.compile(keras.optimizers.Adam(hp.Float("learning_rate", 1e-3, 1e-1)), "sparse_categorical_crossentropy")
+    return model
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process holds is read in /proc")
+def test_a_search_space_that_leaks_is_trained_in_one_worker_after_the_other(tmp_path: Path) -> None:
+    (tmp_path / "leaking.py").write_text(LEAKING_SPACE, encoding="utf-8")
+    command = [sys.executable, "-m", "tuner", "search", "--space", f"{tmp_path / 'leaking.py'}:build", "--trials", "6"]
+    command += ["--epochs", "2", "--confirm", "0", "--workers", "1", "--run", str(tmp_path / "run")]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    folder = RunFolder(tmp_path / "run")
+    assert worker_log(folder).read_text().count("This worker has grown since its first training") >= 1
+    trials = load_trials(folder)
+    assert [trial.number for trial in trials] == list(range(6))
+    assert {trial.outcome for trial in trials} <= {Outcome.COMPLETED, Outcome.NOT_LEARNING}
+    assert all(len(trial.seed_runs) == 1 for trial in trials)

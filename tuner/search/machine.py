@@ -15,6 +15,7 @@ __all__ = [
     "network_file_system",
     "num_memory_kills",
     "num_workers",
+    "own_memory_bytes",
     "visible_gpus",
     "worker_environments",
 ]
@@ -138,6 +139,14 @@ def available_memory_bytes() -> int | None:
     if limit and used and limit[0].isdigit() and used[0].isdigit():
         found.append(max(0, int(limit[0]) - int(used[0])))
     return min(found, default=None)
+
+
+def own_memory_bytes() -> int | None:
+    """Memory that this process holds alone, without files that it has mapped; None where nobody says it."""
+    for line in _lines(Path("/proc/self/status")):
+        if line.startswith("RssAnon:"):
+            return 1024 * int(line.split()[1])
+    return None
 
 
 def network_file_system(path: Path, *, mounts: Path = Path("/proc/mounts")) -> str:

@@ -41,6 +41,8 @@ MAX_KILLS_IN_A_ROW = 10
 KILLS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # Exit code of a worker that met an unexpected exception, which another try would only meet again.
 BUG_EXIT_CODE = 70
+# Exit code of a worker that has grown (`tuner.search.worker`), and of none that has died.
+WORN_OUT_EXIT_CODE = 76
 # Lines of its log that are shown when a worker dies.
 NUM_LOG_LINES = 5
 
@@ -48,6 +50,12 @@ NUM_LOG_LINES = 5
 SUPERVISOR_VARIABLE = "TUNER_SUPERVISOR_PID"
 
 _PR_SET_PDEATHSIG = 1
+
+
+class WornOut(TunerError):
+    """A worker has grown, and ended between two trainings so that another one goes on with the memory that it freed."""
+
+    exit_code = WORN_OUT_EXIT_CODE
 
 
 class WorkerBug(TunerError):
@@ -84,8 +92,10 @@ def run_worker(
         with package_faults(), storage_faults(folder), leases.hold(folder, number):
             from tuner.search.worker import work
 
-            work(folder, number=number, deadline=deadline, only_confirm=only_confirm)
-    except leases.LeaseLost:
+            is_done = work(folder, number=number, deadline=deadline, only_confirm=only_confirm)
+        if not is_done:
+            raise WornOut("This worker has grown since its first training; another one goes on in its place.")
+    except (leases.LeaseLost, WornOut):
         # Another worker can go on in the place of this one.
         raise
     except TunerError as error:
@@ -129,7 +139,7 @@ def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[
         for number, returncode in crew.ended():
             if returncode == 0:
                 continue
-            if returncode == leases.LOST_EXIT_CODE:
+            if returncode in (leases.LOST_EXIT_CODE, WORN_OUT_EXIT_CODE):
                 crew.start(number)
                 continue
             _raise_reported(folder, number, returncode)

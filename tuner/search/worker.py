@@ -18,6 +18,7 @@ from tuner.search.adapting import adapt
 from tuner.search.confirm import confirm
 from tuner.search.context import discover_space, judgement_of, training_data
 from tuner.search.grid import check_grid
+from tuner.search.machine import own_memory_bytes
 from tuner.search.margins import apply_swept_range
 from tuner.search.oracle import StudyOracle
 from tuner.search.plan import plan_confirmation
@@ -34,11 +35,43 @@ __all__ = ["work"]
 WAIT_S = 1.0
 
 
+# A worker that has grown by so much since its first training was done makes room for a new one. Source: measured, 1 to
+# 13 MB a training of a small CNN with TensorFlow 2.21 (docs/performance.md); a new worker takes some seconds.
+MAX_GROWTH_BYTES = 1_000_000_000
+
+
 class OutOfTime(StopTraining):
     """The time limit was reached in the middle of a trial, which goes back to the queue."""
 
 
-def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, only_confirm: bool = False) -> None:
+class OutOfRoom(StopTraining):
+    """This process has grown; what is left is for another one."""
+
+
+class _Growth:
+    """How much this process has grown since its first training was done."""
+
+    def __init__(self) -> None:
+        self._num_asked = 0
+        self._first_bytes: int | None = None
+
+    def check(self) -> None:
+        """Ask before every training.
+
+        Raises:
+            OutOfRoom: It has grown by too much.
+        """
+        self._num_asked += 1
+        held = own_memory_bytes()
+        if self._num_asked == 1 or held is None:
+            return
+        if self._first_bytes is None:
+            self._first_bytes = held
+        if held - self._first_bytes > MAX_GROWTH_BYTES:
+            raise OutOfRoom
+
+
+def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, only_confirm: bool = False) -> bool:
     """Run trials until the budget is used up, then confirm the finalists; or stop when the deadline has passed.
 
     Args:
@@ -47,9 +80,21 @@ def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, o
         deadline: Unix time in seconds, or None.
         only_confirm: Carry out the confirmation that is planned in the folder, and nothing else.
 
+    Returns:
+        Whether there is nothing left to do, or no time; else another process should go on, for this one has grown.
+
     Raises:
         TunerError: The space or the storage is at fault.
     """
+    try:
+        _work(folder, number, deadline, only_confirm=only_confirm)
+    except OutOfRoom:
+        return False
+    return True
+
+
+def _work(folder: RunFolder, number: int, deadline: float | None, *, only_confirm: bool) -> None:
+    growth = _Growth()
     config = folder.load_config()
     write_json(folder.environment_file, folder.load_environment() | _environment())
     hypermodel, space = discover_space(folder)
@@ -57,13 +102,18 @@ def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, o
         if config.lr_range == "auto":
             space = apply_swept_range(folder, hypermodel, space)
         study = Study.of_run(folder, worker=number)
-        _search(folder, hypermodel, space, study=study, deadline=deadline)
+        _search(folder, hypermodel, space, study=study, deadline=deadline, growth=growth)
         while _wait_for_others(study, deadline):
-            _search(folder, hypermodel, space, study=study, deadline=deadline)
+            _search(folder, hypermodel, space, study=study, deadline=deadline, growth=growth)
         if config.confirm and not _is_late(deadline):
             with folder.exclusive("plan"):
                 plan_confirmation(folder, top=config.confirm)
-    confirm(folder, hypermodel, worker=number, is_late=lambda: _is_late(deadline))
+
+    def is_late() -> bool:
+        growth.check()
+        return _is_late(deadline)
+
+    confirm(folder, hypermodel, worker=number, is_late=is_late)
 
 
 def _wait_for_others(study: Study, deadline: float | None) -> bool:
@@ -85,6 +135,7 @@ def _search(
     *,
     study: Study,
     deadline: float | None,
+    growth: _Growth,
 ) -> None:
     config = folder.load_config()
     if config.algorithm == "grid":
@@ -99,7 +150,7 @@ def _search(
         baseline=baseline_space(space, config.baseline) if config.baseline else None,
         target=config.target_objective,
     )
-    tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline)
+    tuner = StudyTuner(hypermodel, oracle, folder=folder, deadline=deadline, growth=growth)
     try:
         tuner.search(epochs=config.epochs, data_findings=folder.load_dataset().findings)
     except OutOfTime:
@@ -116,9 +167,11 @@ class StudyTuner(StabilityTuner):
         *,
         folder: RunFolder,
         deadline: float | None,
+        growth: _Growth,
     ) -> None:
         config = folder.load_config()
         self._deadline = deadline
+        self._growth = growth
         self._dataset = folder.load_dataset()
         self._judgement = judgement_of(folder)
         self._study = oracle.study
@@ -153,7 +206,8 @@ class StudyTuner(StabilityTuner):
         return reason
 
     def pre_create_trial(self) -> None:
-        """Start no trial after the deadline, but for the first one."""
+        """Start no trial after the deadline, but for the first one, and none in a process that has grown."""
+        self._growth.check()
         if _is_late(self._deadline) and self._study.best_numbers(1):
             raise OutOfTime
 
