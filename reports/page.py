@@ -50,16 +50,15 @@ def write_report(folder: RunFolder) -> Path:
         RunError: The folder has no readable configuration, dataset or study.
         EnvironmentFault: The page cannot be written.
     """
+    from tuner.search.quarantine import find_damaged
     from tuner.search.study import load_trials
 
     trials = load_trials(folder)
     traces, faults = _load_traces(folder, rank(trials))
     faults = [fault for trial in trials for fault in trial.faults] + faults
-    try:
-        adaptation = folder.load_adaptation()
-    except RunError as error:
-        adaptation = Adaptation()
-        faults.append(str(error))
+    # Records and traces are named where they are read.
+    others = (path for path in find_damaged(folder) if path.suffix == ".json" and path.name != "record.json")
+    faults += [f"{str(path)!r} is damaged." for path in others]
     page = render(
         str(folder.root),
         config=folder.load_config(),
@@ -67,7 +66,7 @@ def write_report(folder: RunFolder) -> Path:
         trials=trials,
         traces=traces,
         environment=folder.load_environment(),
-        adaptation=adaptation,
+        adaptation=folder.load_adaptation(),
         ending=folder.load_ending(),
         trace_faults=faults,
         written=datetime.datetime.now().astimezone().strftime("%Y-%m-%d %H:%M %Z"),

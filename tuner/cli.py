@@ -240,12 +240,15 @@ def _run(
     from tuner.data import cache
     from tuner.progress import Events, Progress
     from tuner.search.plan import load_claims
+    from tuner.search.quarantine import find_damaged, quarantine
     from tuner.search.study import load_trials
     from tuner.search.supervisor import supervise
 
     deadline = time.time() + config.time_limit if config.time_limit else None
     log = Events(events)
     with folder.lock():
+        if told := quarantine(folder, find_damaged(folder)):
+            _say(told)
         log.emit("search_started", run=str(folder.root), trials=config.trials)
         try:
             with Progress(Console(stderr=True), config, detail=detail) as live:
@@ -383,6 +386,7 @@ def status(run: Path, as_json: bool) -> None:
 
     from tuner import leases, wording
     from tuner.search.plan import is_finished, load_claims
+    from tuner.search.quarantine import find_damaged, named
     from tuner.search.study import load_trials
     from tuner.stability.baseline import baseline_sentence
     from tuner.store import RunFolder
@@ -425,8 +429,8 @@ def status(run: Path, as_json: bool) -> None:
             console.print(f"trial {trial.number}{who}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
     for claim in load_claims(folder) if is_supervised else ():
         console.print(wording.claim_line(config, claim))
-    for fault in (fault for trial in trials for fault in trial.faults):
-        console.print(f"Left out: {fault}", highlight=False, markup=False, soft_wrap=True)
+    if damaged := named(folder, find_damaged(folder)):
+        console.print(damaged, highlight=False, markup=False, soft_wrap=True)
     if finished:
         console.print(wording.leaders_table(trials))
         causes = wording.cause_lines(trials, folder.load_adaptation())

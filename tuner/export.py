@@ -7,6 +7,7 @@ import csv
 import dataclasses
 import importlib.metadata
 import io
+import logging
 import math
 import os
 import shutil
@@ -25,7 +26,7 @@ from tuner.bundle import Bundle, BundleConfig, write_config, write_manifest
 from tuner.config import SearchConfig
 from tuner.data import archives, audio, cache, frames, label_sets, pipelines, split, transformers
 from tuner.data.cache import Prepared
-from tuner.errors import RunError
+from tuner.errors import BundleError, RunError
 from tuner.inference import evaluate, load_model
 from tuner.records import DatasetRecord, DataSpec, Outcome, SeedRun, TrialRecord
 from tuner.search.context import discover_space, hyperparameters_of, judgement_of, prepared_data, training_data
@@ -48,6 +49,8 @@ __all__ = [
     "train_configuration",
     "write_bundle",
 ]
+
+logger = logging.getLogger(__name__)
 
 # Packages whose versions a bundle names, and those of them that train.py needs.
 _SCRIPT_PACKAGES = (
@@ -236,10 +239,13 @@ def _chosen(folder: RunFolder, number: int | None) -> TrialRecord:
 
 
 def _trained_model(folder: RunFolder, dataset: DatasetRecord, config: BundleConfig, run: SeedRun) -> Any:
-    """The stored model, or the same training once more if it was not among the kept ones."""
+    """The stored model, or the same training once more if it was not among the kept ones, or is damaged."""
     file = folder.model_file(run.trial, run.seed_index)
     if file.is_file():
-        return load_model(file)
+        try:
+            return load_model(file)
+        except BundleError as error:
+            logger.warning("The stored model is not used, and trained again: %s", error)
     hypermodel, _ = discover_space(folder)
     training = train_configuration(config, hypermodel, folder=folder, dataset=dataset)
     if training.model is None:

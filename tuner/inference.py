@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +41,7 @@ def load_model(file: Path) -> Any:
     """
     try:
         return keras.models.load_model(file)
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise BundleError(
             f"{str(file)!r} cannot be loaded by Keras {keras.__version__}: {error}. "
             "Install the versions in the bundle's requirements.txt, or export it again."

@@ -16,6 +16,7 @@
         confirm.json        which trials are trained again on fresh seeds
         adaptation.json     which ranges the search narrowed by itself, and why
         report.html
+        quarantine/         damaged files, each at its place below it
         test.json           what the test part was used for, once something was exported
         space.py            copy of the user's search space, if it is one
 
@@ -76,6 +77,7 @@ __all__ = [
 ]
 
 Record = TypeVar("Record")
+Default = TypeVar("Default")
 
 CHECKPOINT_NAME = "checkpoint.npz"
 
@@ -194,6 +196,14 @@ def read_json(path: Path, record_type: type[Record]) -> Record:
         ) from error
 
 
+def _read_optional(path: Path, record_type: type[Record], default: Default) -> Record | Default:
+    """A record, or what stands for one that is missing or damaged (`search.quarantine` names those)."""
+    try:
+        return read_json(path, record_type) if path.is_file() else default
+    except RunError:
+        return default
+
+
 class RunFolder:
     """One run folder.
 
@@ -214,6 +224,7 @@ class RunFolder:
         self.margins_dir = root / "margins"
         self.rate_range_file = root / "rate_range.json"
         self.logs_dir = root / "logs"
+        self.quarantine_dir = root / "quarantine"
         self.workers_dir = root / "workers"
         self.lock_file = root / ".lock"
         self.confirm_file = root / "confirm.json"
@@ -320,7 +331,14 @@ class RunFolder:
 
     def discard(self) -> None:
         """Remove what a run puts into its folder, and the folder if nothing else is in it."""
-        for folder in (self.data_dir, self.trials_dir, self.margins_dir, self.logs_dir, self.workers_dir):
+        for folder in (
+            self.data_dir,
+            self.trials_dir,
+            self.margins_dir,
+            self.logs_dir,
+            self.workers_dir,
+            self.quarantine_dir,
+        ):
             shutil.rmtree(folder, ignore_errors=True)
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
         for file in (
@@ -357,7 +375,7 @@ class RunFolder:
 
     def load_confirm_plan(self) -> ConfirmPlan | None:
         """Which trials are confirmed; None before the search came to that."""
-        return read_json(self.confirm_file, ConfirmPlan) if self.confirm_file.is_file() else None
+        return _read_optional(self.confirm_file, ConfirmPlan, None)
 
     def claim_file(self, worker: int) -> Path:
         """What a worker has taken of the confirmation."""
@@ -374,15 +392,15 @@ class RunFolder:
 
     def load_adaptation(self) -> Adaptation:
         """Which ranges the search has narrowed; no step before it did."""
-        return read_json(self.adaptation_file, Adaptation) if self.adaptation_file.is_file() else Adaptation()
+        return _read_optional(self.adaptation_file, Adaptation, Adaptation())
 
     def load_ending(self) -> str:
         """Why the search ended before its budget was used up; empty if it did not."""
-        return read_json(self.ending_file, str) if self.ending_file.is_file() else ""
+        return _read_optional(self.ending_file, str, "")
 
     def load_environment(self) -> dict[str, str]:
         """Versions, hardware and command of the last start; empty before the first worker started."""
-        return read_json(self.environment_file, dict[str, str]) if self.environment_file.is_file() else {}
+        return _read_optional(self.environment_file, dict[str, str], {})
 
     def seed_run_dir(self, trial: int, seed_index: int) -> Path:
         """Folder of one seed run."""
@@ -447,14 +465,13 @@ class RunFolder:
     def load_margin(self, trial: int) -> StabilityMargin | None:
         """The stability margin of a trial; None if it was not, or could not be, measured."""
         file = self.swept_file(trial)
-        swept = read_json(file, SweptTrial) if file.is_file() else None
-        if swept is None or not swept.sweep:
-            return None
-        return StabilityMargin(read_json(self.sweep_file(swept.sweep), RateSweep), swept.peak_rate)
+        swept = _read_optional(file, SweptTrial, None)
+        sweep = _read_optional(self.sweep_file(swept.sweep), RateSweep, None) if swept and swept.sweep else None
+        return StabilityMargin(sweep, swept.peak_rate) if swept and sweep else None
 
     def load_rate_range(self) -> RateRange | None:
         """The learning-rate range that sweeps proposed; None if none was asked for, or they are not done."""
-        return read_json(self.rate_range_file, RateRange) if self.rate_range_file.is_file() else None
+        return _read_optional(self.rate_range_file, RateRange, None)
 
     def keep_models(self, keep: set[tuple[int, int]]) -> None:
         """Remove the stored models of all seed runs but these (trial, seed index)."""

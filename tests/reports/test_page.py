@@ -392,7 +392,7 @@ def test_write_report_names_a_damaged_adaptation_and_goes_on(folder: RunFolder) 
     folder.adaptation_file.write_text("{")
     made = Page(write_report(folder).read_text(encoding="utf-8"))
     assert "1 file could not be read and is left out." in made.text
-    assert "adaptation.json' does not hold a valid Adaptation" in made.text
+    assert "adaptation.json' is damaged." in made.text
 
 
 def test_a_failed_write_leaves_the_old_page(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
