@@ -8,8 +8,9 @@ from sklearn.datasets import load_digits
 
 from tuner.errors import ConfigError, SpaceError
 from tuner.records import Outcome
+from tuner.search.failures import MAX_FAILURES_IN_A_ROW
 from tuner.search.study import load_trials
-from tuner.search.tuner import MAX_FAILURES_IN_A_ROW, NUM_KEPT_MODELS, StabilityTuner
+from tuner.search.tuner import NUM_KEPT_MODELS, StabilityTuner
 from tuner.stability.ranking import best_trial
 from tuner.training.seedrun import TrainingData
 
@@ -149,7 +150,10 @@ def test_a_space_that_always_fails_ends_the_search_with_its_reason(digits, tmp_p
         return build(hp)
 
     tuner = StabilityTuner(fails_later, max_trials=20, directory=tmp_path, project_name="run")
-    with pytest.raises(SpaceError, match=rf"{MAX_FAILURES_IN_A_ROW} trials in a row .*ValueError: out of luck"):
+    with pytest.raises(
+        SpaceError,
+        match=rf"{MAX_FAILURES_IN_A_ROW} trials in a row failed .* reason: ValueError: out of luck",
+    ):
         search(tuner, digits)
 
 

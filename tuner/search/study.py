@@ -343,6 +343,12 @@ class Study:
             if trial.state is TrialState.COMPLETE
         ]
 
+    def last_finished(self, count: int) -> list[tuple[Outcome, str]]:
+        """Outcome and message of the trials that ended last, of all workers, the newest last."""
+        finished = [trial for trial in self._trials() if trial.state is TrialState.COMPLETE and trial.datetime_complete]
+        newest = sorted(finished, key=lambda trial: (trial.datetime_complete, trial.number))[-count:]
+        return [(_outcome(trial), str(trial.user_attrs.get("message", ""))) for trial in newest]
+
     def best_numbers(self, count: int) -> list[int]:
         """Numbers of the best trials that were trained to their end and did not fail, best first."""
         finished = [

@@ -16,6 +16,7 @@ from types import TracebackType
 
 from tuner import errors, leases
 from tuner.errors import EnvironmentFault, TunerError, package_faults
+from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
 from tuner.search.machine import num_memory_kills, num_workers, worker_environments
 from tuner.search.plan import SEEDS, give_up_claims, note_crash
 from tuner.search.study import MAX_ATTEMPTS, MAX_KILLS, Study, storage_faults
@@ -148,6 +149,7 @@ def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[
             reason = _note_death(
                 folder, study, number, returncode, lease=crew.leases[number], is_out_of_memory=is_out_of_memory
             )
+            check_failures(study.last_finished(MAX_FAILURES_IN_A_ROW))
             done_before, memory_kills = _num_done(folder, study), num_memory_kills()
             most = MAX_KILLS_IN_A_ROW if -returncode in KILLS else MAX_DEATHS_IN_A_ROW
             if deaths >= most * crew.size:

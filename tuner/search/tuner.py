@@ -19,9 +19,10 @@ from keras_tuner.engine import trial as trial_module
 
 from tuner.data import labels
 from tuner.data.label_sets import is_label_sets
-from tuner.errors import ConfigError, SpaceError
+from tuner.errors import ConfigError
 from tuner.records import Outcome, Trace
 from tuner.search import adapting, spaces
+from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
 from tuner.search.halving import half_batch
 from tuner.search.machine import available_memory_bytes, visible_gpus
 from tuner.search.margins import measure_margin
@@ -39,8 +40,6 @@ __all__ = ["StabilityTuner", "save_model"]
 
 # Trained models that are kept, best first; the others can be trained again from their records.
 NUM_KEPT_MODELS = 3
-# A search ends when this many trials in a row fail with an exception: the space is at fault, not the configuration.
-MAX_FAILURES_IN_A_ROW = 5
 
 
 class StabilityTuner(keras_tuner.Tuner):
@@ -118,7 +117,7 @@ class StabilityTuner(keras_tuner.Tuner):
         self._ends_early = ends_early
         self._is_guarded = guard
         self._has_probes = probes
-        self._errors_in_a_row: list[str] = []
+        self._ended: list[tuple[Outcome, str]] = []
         with contextlib.redirect_stdout(io.StringIO()):  # "Reloading Tuner from ..."
             super().__init__(oracle, hypermodel, **tuner_kwargs)
 
@@ -170,7 +169,7 @@ class StabilityTuner(keras_tuner.Tuner):
         run = training.run
         if isinstance(self.oracle, StudyOracle):
             self.oracle.record_outcome(trial.trial_id, run.outcome, run.message, axes=judgement.axes(run))
-        self._check_failures(training)
+        self._ended.append((run.outcome, run.message))
         seedrun.release_memory()
         finite = {name: value for name, value in run.metrics.items() if np.isfinite(value)}
         return {OBJECTIVE.name: run.objective, "stability": run.score.stability} | finite
@@ -256,6 +255,8 @@ class StabilityTuner(keras_tuner.Tuner):
         """End the trial in the oracle; only then it cannot come back, and needs no checkpoint."""
         super().on_trial_end(trial)
         self.run_folder.checkpoint_file(int(trial.trial_id), 0).unlink(missing_ok=True)
+        study = self.oracle.study if isinstance(self.oracle, StudyOracle) else None
+        check_failures(study.last_finished(MAX_FAILURES_IN_A_ROW) if study else self._ended)
 
     def load_model(self, trial: trial_module.Trial) -> Any:
         """The trained model of a trial, if it is among the best that are kept.
@@ -338,19 +339,6 @@ class StabilityTuner(keras_tuner.Tuner):
             {(number, 0) for number in keep}
             | {(int(file.parts[-3]), int(file.parts[-2].removeprefix("seed_"))) for file in fresh}
         )
-
-    def _check_failures(self, training: Training) -> None:
-        """End the search when trial after trial fails with an exception."""
-        if training.run.outcome is not Outcome.ERROR:
-            self._errors_in_a_row.clear()
-            return
-        self._errors_in_a_row.append(training.run.message)
-        if len(self._errors_in_a_row) >= MAX_FAILURES_IN_A_ROW:
-            raise SpaceError(
-                f"{MAX_FAILURES_IN_A_ROW} trials in a row failed with an exception, the last with: "
-                f"{training.run.message}. Mend the search space (build or fit), then start a new search; the worker's "
-                "log has the traceback."
-            )
 
     def _try_run_and_update_trial(self, trial: trial_module.Trial, *fit_args: Any, **fit_kwargs: Any) -> None:
         """Keras Tuner's own swallows every exception; what a training can raise has become a result in `run_trial`."""
