@@ -133,20 +133,25 @@ def test_another_architecture_or_computation_is_another_program(data, other):
     assert trained(data).run.program == "reused"
 
 
-def test_with_class_weights_and_guard(data):
+def test_with_class_weights(data):
     weighted = TrainingData(
         data.x, data.y, data.x_validation, data.y_validation, class_weight={code: 1.0 + code / 5 for code in range(10)}
     )
-    guarded = {"is_guarded": True, "epochs": 6, "ends_early": True}
+    options = {"epochs": 4, "ends_early": True}
     for values in ({}, {"l2": 1e-3, "rate": 3.0}, {"rate": 1.0, "clip": 0.0}, {"rate": 2e-2}):
-        shared = trained(weighted, options=guarded, **values)
-        alone = trained(weighted, is_shared=False, options=guarded, **values)
+        shared = trained(weighted, options=options, **values)
+        alone = trained(weighted, is_shared=False, options=options, **values)
         assert_same(shared, alone)
         assert [finding.code for finding in shared.run.findings] == [finding.code for finding in alone.run.findings]
     assert shared.run.program == "reused"
-    # Of weights or a guard, the compiled step is another one.
-    assert trained(data, options=guarded).run.program == "built"
+    # Of weights, the compiled step is another one.
     assert trained(data).run.program == "built"
+
+
+def test_a_guarded_training_is_trained_by_itself(data):
+    trained(data)
+    assert trained(data, options={"is_guarded": True}).run.program == ""
+    assert trained(data).run.program == "reused"
 
 
 def test_over_fitting_gets_the_weights_of_its_best_epoch_back(data):

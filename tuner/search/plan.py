@@ -54,8 +54,10 @@ def plan_confirmation(
         DataError: The data cannot be split anew.
     """
     trials = load_trials(folder)
-    rivals = pareto_front(trials) if folder.load_config().is_pareto else trials
-    chosen = tuple(trial.number for trial in finalists(rivals, top))
+    best = finalists(trials, top)
+    if best and folder.load_config().is_pareto:
+        best = finalists(pareto_front(trials), top)
+    chosen = tuple(trial.number for trial in best)
     if not chosen:
         return None
     if fresh_split:

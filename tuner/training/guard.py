@@ -228,9 +228,6 @@ class SpikeGuard(keras.callbacks.Callback):
             raise RuntimeError("it was not given its model before the training")
         self._first_step = self._since = self._checked = len(self._losses())
         self._rate = math.inf
-        if not self.model.optimizer.built:
-            # Keras would do it in the first step: the first checkpoint would not hold what the optimizer remembers.
-            self.model.optimizer.build(self.model.trainable_variables)
         self._keep(self._first_step)
         if self._deal is not None and keras.backend.backend() == "tensorflow" and not self._monitor.is_aside:
             self._watch(self._deal, self._gate)

@@ -384,7 +384,8 @@ def _fit(
         watch.monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
         checkpoint = watch.checkpoint
         fit_kwargs["callbacks"] = [*watch.callbacks, *callbacks, *([checkpoint] if checkpoint else [])]
-        if programs.shares(hypermodel):
+        # The guard's first checkpoint is of an optimizer that is not built yet, which one in a shared program is.
+        if watch.guard is None and programs.shares(hypermodel):
             trainee = Trainee(
                 hypermodel,
                 model,
