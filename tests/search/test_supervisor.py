@@ -21,7 +21,7 @@ from tuner.records import FINISHED_OUTCOMES, Outcome
 from tuner.search import study, supervisor
 from tuner.search.study import Study, load_trials
 from tuner.search.supervisor import WorkerBug, WornOut, run_worker, supervise, worker_log
-from tuner.search.worker import MAX_GROWTH_BYTES, OutOfRoom, _Growth
+from tuner.search.worker import MAX_GROWTH_BYTES, Growth, OutOfRoom
 from tuner.stability.score import failed_objective
 from tuner.store import RunFolder
 
@@ -408,7 +408,7 @@ def test_growth_counts_from_the_first_training_on(
 ) -> None:
     held = iter([10**8, 10**9, 10**9 + grown_bytes])
     monkeypatch.setattr("tuner.search.worker.own_memory_bytes", lambda: next(held))
-    growth = _Growth()
+    growth = Growth()
     # Before the first training nothing is loaded yet.
     growth.check()
     growth.check()
@@ -418,7 +418,7 @@ def test_growth_counts_from_the_first_training_on(
 
 def test_where_nobody_says_what_a_process_holds_it_never_grows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tuner.search.worker.own_memory_bytes", lambda: None)
-    growth = _Growth()
+    growth = Growth()
     for _ in range(4):
         growth.check()
 

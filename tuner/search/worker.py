@@ -29,7 +29,7 @@ from tuner.stability.judgement import Judgement
 from tuner.store import RunFolder, write_json
 from tuner.training.seedrun import StopTraining, TrainingData
 
-__all__ = ["work"]
+__all__ = ["MAX_GROWTH_BYTES", "Growth", "OutOfRoom", "work"]
 
 # How often a worker that has no trial left to run looks whether the others are done.
 WAIT_S = 1.0
@@ -48,7 +48,7 @@ class OutOfRoom(StopTraining):
     """This process has grown; what is left is for another one."""
 
 
-class _Growth:
+class Growth:
     """How much this process has grown since its first training was done."""
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ def work(folder: RunFolder, *, number: int = 0, deadline: float | None = None, o
 
 
 def _work(folder: RunFolder, number: int, deadline: float | None, *, only_confirm: bool) -> None:
-    growth = _Growth()
+    growth = Growth()
     config = folder.load_config()
     write_json(folder.environment_file, folder.load_environment() | _environment())
     hypermodel, space = discover_space(folder)
@@ -135,7 +135,7 @@ def _search(
     *,
     study: Study,
     deadline: float | None,
-    growth: _Growth,
+    growth: Growth,
 ) -> None:
     config = folder.load_config()
     if config.algorithm == "grid":
@@ -167,7 +167,7 @@ class StudyTuner(StabilityTuner):
         *,
         folder: RunFolder,
         deadline: float | None,
-        growth: _Growth,
+        growth: Growth,
     ) -> None:
         config = folder.load_config()
         self._deadline = deadline
