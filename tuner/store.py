@@ -85,6 +85,7 @@ CHECKPOINT_NAME = "checkpoint.npz"
 _ENVIRONMENT_ERRNOS = (
     errno.ENOSPC,
     errno.EDQUOT,
+    errno.EFBIG,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,

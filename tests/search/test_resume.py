@@ -69,12 +69,12 @@ def worker_of(search: subprocess.Popen[bytes]) -> int | None:
 
 
 def same_things(folder: RunFolder, trial: TrialRecord) -> list[object]:
-    """A trial without its times."""
+    """A trial without its times, and without how its program came to be: a new worker has none to use again."""
     told: list[object] = [trial.outcome, trial.hyperparameters, trial.epoch_losses, trial.epoch_objectives]
     for run in trial.seed_runs:
         trace = folder.load_trace(run.trial, run.seed_index)
         arrays = (trace.step_loss, trace.grad_norm, trace.train_loss, trace.validation_loss)
-        told += [{**vars(run), "seconds": 0.0}, *(array.tobytes() for array in arrays), trace.events]
+        told += [{**vars(run), "seconds": 0.0, "program": ""}, *(array.tobytes() for array in arrays), trace.events]
     return told
 
 

@@ -99,7 +99,7 @@ def everything(training):
     arrays |= {f"metric/{name}": values for name, values in trace.metrics.items()}
     weights = [] if training.model is None else training.model.get_weights()
     arrays |= {f"weight/{position}": values for position, values in enumerate(weights)}
-    record = {name: value for name, value in vars(training.run).items() if name != "seconds"}
+    record = {name: value for name, value in vars(training.run).items() if name not in ("seconds", "program")}
     return {name: values.tobytes() for name, values in arrays.items()}, trace.events, record
 
 
@@ -300,3 +300,19 @@ def test_a_full_disk_is_no_fault_of_the_configuration(data, tmp_path, monkeypatc
     monkeypatch.setattr(checkpoint, "write_arrays", full)
     with pytest.raises(EnvironmentFault, match="disk full"):
         trained(data, tmp_path / "checkpoint.npz", space=Plain())
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_the_one_before(tmp_path):
+    resource = pytest.importorskip("resource", reason="limits of file sizes are known on Unix only")
+    file, limits = tmp_path / "checkpoint.npz", resource.getrlimit(resource.RLIMIT_FSIZE)
+    write_arrays(file, {"numbers": np.arange(10)})
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(
+            EnvironmentFault, match=r"Cannot write .*checkpoint\.npz'.*Everything written so far is intact"
+        ):
+            write_arrays(file, {"numbers": np.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    np.testing.assert_array_equal(read_arrays(file)["numbers"], np.arange(10))
+    assert [each.name for each in tmp_path.iterdir()] == ["checkpoint.npz"]
