@@ -90,8 +90,6 @@ class SpikeGuard(keras.callbacks.Callback):
         self._monitor = monitor or StabilityMonitor()
         self._own = self._monitor if monitor is None else None
         self._gate: UpdateGate | None = None
-        self._is_gate_kept = False
-        self._train_function: Any = None
         self._deal: Deal | None = None
         self._replay: Replay | None = None
         self._orders: dict[int, npt.NDArray[np.int64]] = {}
@@ -109,21 +107,6 @@ class SpikeGuard(keras.callbacks.Callback):
     def replay_from(self, deal: Deal) -> None:
         """Give it the batches of the coming `fit`, so that it can probe (see `reshuffle_every_epoch`)."""
         self._deal = deal
-
-    def take_over(self, former: SpikeGuard) -> None:
-        """Guard with the gate of another, in a model that keeps its compiled functions; the rate is at its full again.
-
-        Args:
-            former: Of a finished training, whose gate was kept (`keep_gate`).
-        """
-        self._gate, former._gate = former._gate, None
-        self.keep_gate()
-        if self._gate is not None:
-            self._gate.scale.assign(self._scale)
-
-    def keep_gate(self) -> None:
-        """Leave the gate in the model at the end of the training, so that its compiled functions stay."""
-        self._is_gate_kept = True
 
     def trace_of(self, trace: Trace) -> Trace:
         """A trace of the monitor with what the guard did: events, scaled rates, and losses that the gate took.
@@ -207,14 +190,9 @@ class SpikeGuard(keras.callbacks.Callback):
 
     def detach(self) -> None:
         """Leave the model as it was before the training; done by itself at the end of one."""
-        if self._gate is not None and self._is_gate_kept:
-            self._gate.scale.assign(1.0)
-            if self._train_function is not None:
-                self.model.train_function = self._train_function
-        elif self._gate is not None:
+        if self._gate is not None:
             self._gate.remove()
-            self._gate = None
-        self._replay = self._deal = self._train_function = None
+        self._gate = self._replay = self._deal = None
         self._orders, self._checkpoints = {}, []
 
     @harmless
@@ -235,7 +213,7 @@ class SpikeGuard(keras.callbacks.Callback):
     def _watch(self, deal: Deal, gate: UpdateGate) -> None:
         """Look at the losses within epochs: after every call of the training function, which does many steps."""
         model = self.model
-        train_function = self._train_function = model.train_function
+        train_function = model.train_function
         self._replay = Replay(
             deal, model, train_function=train_function, gate=gate, read_losses=self._monitor.weighted_losses
         )

@@ -71,6 +71,7 @@ class StabilityMonitor(keras.callbacks.Callback):
     Attributes:
         trace: What was recorded so far; complete after every epoch.
         is_aside: Whether it met something that it cannot record, and let the training go on alone.
+        has_probes: Whether it records the probe channels.
     """
 
     TASK = "record"
@@ -93,7 +94,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         self._metric: MetricName = metric
         self._num_classes = num_classes
         self._capacity = capacity_steps
-        self._has_probes = probes
+        self.has_probes = probes
         self._data_probe = None if probe_data is None else DataProbe(*probe_data)
         self._recorder: StepRecorder | None = None
         self._replaced: list[Replacement] = []
@@ -111,7 +112,7 @@ class StabilityMonitor(keras.callbacks.Callback):
 
     def probe_batch(self, x: Any, y: Any) -> None:
         """Take these rows for the probes that need data, as `probe_data` would have been; before or between epochs."""
-        self._data_probe = DataProbe(x, y) if self._has_probes else None
+        self._data_probe = DataProbe(x, y) if self.has_probes else None
 
     def set_params(self, params: dict[str, Any]) -> None:
         """Install the recorder; Keras calls this after `set_model` and before it compiles the training function."""
@@ -164,13 +165,13 @@ class StabilityMonitor(keras.callbacks.Callback):
         }
         for name, value in row.items():
             self._epochs.setdefault(name, []).append(value)
-        if self._has_probes:
+        if self.has_probes:
             self._channels.append(self._probe(steps))
 
     @property
     def kind(self) -> tuple[str, int, bool]:
         """What its recorder depends on beside the model; of the same kind, one can take over from another."""
-        return self._metric, self._num_classes, self._has_probes
+        return self._metric, self._num_classes, self.has_probes
 
     def reserve(self, capacity_steps: int) -> None:
         """Make room for so many steps of an epoch; before the training."""
@@ -272,7 +273,7 @@ class StabilityMonitor(keras.callbacks.Callback):
     @harmless
     def _attach(self, capacity: int) -> None:
         model: Any = self.model
-        num_columns = NUM_COLUMNS + (len(STEP_PROBES) if self._has_probes else 0)
+        num_columns = NUM_COLUMNS + (len(STEP_PROBES) if self.has_probes else 0)
         metrics = self._validation_metrics(model)
         recorder = StepRecorder(model._compile_loss, capacity=capacity, num_columns=num_columns, metrics=metrics)
         recorder.owner = self
@@ -306,7 +307,7 @@ class StabilityMonitor(keras.callbacks.Callback):
         """For the recording itself: what is known now, and the weights where the update itself is asked for."""
         # Gradients of mixed precision are scaled as the loss is.
         noted = [global_norm(grads) / optimizer.scale_loss(1.0), optimizer.learning_rate]
-        if not self._has_probes:
+        if not self.has_probes:
             return noted, []
         return [*noted, layer_grad_ratio(grads, variables)], snapshot(variables)
 

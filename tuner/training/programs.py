@@ -5,8 +5,8 @@ takes its numbers, weights and seeds, is trained in its place, and gives back wh
 exported is the plain model. The copies, with their compiled functions and what records in them, are kept in this
 process, those used last. A training in a shared program has the same numbers as in a program of its own.
 
-Trained by itself, as ever: what `key_of` cannot describe; data that are no plain arrays; unknown callbacks; and the
-models of a search space whose `fit` does more with its model than to call its `fit`.
+Trained by itself, as ever: what `key_of` cannot describe; data that are no plain arrays; unknown callbacks; the models
+of a search space whose `fit` does more with its model than to call its `fit`; and, by the caller, what is guarded.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.training.checkpoint import Checkpoint
-from tuner.training.guard import SpikeGuard
 from tuner.training.lifting import Lifted, key_of
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
@@ -54,12 +53,11 @@ ProgramUse = Literal["", "built", "reused"]
 
 @dataclass
 class _Program:
-    """A lifted model, and what records and guards in it since it was compiled."""
+    """A lifted model, and what records in it since it was compiled."""
 
     lifted: Lifted
     capacity_steps: int
     monitor: StabilityMonitor | None = None
-    guard: SpikeGuard | None = None
 
 
 _programs: OrderedDict[str, _Program] = OrderedDict()
@@ -127,7 +125,6 @@ class Trainee:
         model: Freshly built, not trained yet.
         seed: Decides the order of the rows.
         monitor: Of this training.
-        guard: Of this training, or None.
         checkpoint: Of this training, or None.
         own_callbacks: That may see a lifted model, beside these.
 
@@ -142,7 +139,6 @@ class Trainee:
         *,
         seed: int,
         monitor: StabilityMonitor,
-        guard: SpikeGuard | None,
         checkpoint: Checkpoint | None,
         own_callbacks: Sequence[keras.callbacks.Callback],
     ) -> None:
@@ -151,9 +147,8 @@ class Trainee:
         self._model = model
         self._seed = seed
         self._monitor = monitor
-        self._guard = guard
         self._checkpoint = checkpoint
-        self._own_callbacks = {id(callback) for callback in (monitor, guard, checkpoint, *own_callbacks)}
+        self._own_callbacks = {id(callback) for callback in (monitor, checkpoint, *own_callbacks)}
         self._lifted: Lifted | None = None
         self._is_trained = False
 
@@ -206,7 +201,7 @@ class Trainee:
             self._lifted.give(self._model)
 
     def _fit(self, model: Any, arguments: dict[str, Any]) -> Any:
-        reshuffle_every_epoch(model, self._seed, on_deal=self._guard.replay_from if self._guard else None)
+        reshuffle_every_epoch(model, self._seed)
         if self._checkpoint is not None:
             self._checkpoint.watch(model, stands_for=self._model)
         try:
@@ -230,7 +225,7 @@ class Trainee:
             return None
         is_weighted = arguments["class_weight"] is not None
         key = key_of(self._model)
-        return None if key is None else f"{key} {self._monitor.kind} {self._guard is not None} {is_weighted}"
+        return None if key is None else f"{key} {self._monitor.kind} {is_weighted}"
 
     def _program(self, key: str, num_steps: int) -> _Program:
         """The program of this key, ready for this training."""
@@ -239,8 +234,6 @@ class Trainee:
             self.use = "reused"
             if program.monitor is not None:
                 self._monitor.take_over(program.monitor)
-            if program.guard is not None and self._guard is not None:
-                self._guard.take_over(program.guard)
         else:
             self.use = "built"
             # A copy draws initial weights of its own, and must not change what is drawn later.
@@ -249,17 +242,15 @@ class Trainee:
             random.setstate(drawn)
             np.random.set_state(drawn_numpy)
             self._monitor.reserve(program.capacity_steps)
-        if self._guard is not None:
-            self._guard.keep_gate()
         self._lifted = program.lifted
         program.lifted.take(self._model)
         return program
 
     def _keep(self, key: str, program: _Program) -> None:
         """Keep the program, unless something in it stepped aside."""
-        if self._monitor.is_aside or (self._guard is not None and self._guard.is_aside):
+        if self._monitor.is_aside:
             return
-        program.monitor, program.guard = self._monitor, self._guard
+        program.monitor = self._monitor
         _programs[key] = program
         while len(_programs) > MAX_PROGRAMS or (
             len(_programs) > 1 and sum(kept.lifted.num_bytes for kept in _programs.values()) > MAX_BYTES

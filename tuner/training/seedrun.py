@@ -380,18 +380,18 @@ def _fit(
             is_multilabel=judgement.is_multilabel,
             num_train=len(data.x),
         )
-        rows = np.random.default_rng(seed).permutation(len(data.x_validation))[:PROBE_ROWS]
-        watch.monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
+        if watch.monitor.has_probes:
+            rows = np.random.default_rng(seed).permutation(len(data.x_validation))[:PROBE_ROWS]
+            watch.monitor.probe_batch(data.x_validation[rows], _labels_for(model, data.y_validation[rows], judgement))
         checkpoint = watch.checkpoint
         fit_kwargs["callbacks"] = [*watch.callbacks, *callbacks, *([checkpoint] if checkpoint else [])]
-        # The guard's first checkpoint is of an optimizer that is not built yet, which one in a shared program is.
+        # The guard's first checkpoint is of an optimizer that is not built yet; in a shared program it is.
         if watch.guard is None and programs.shares(hypermodel):
             trainee = Trainee(
                 hypermodel,
                 model,
                 seed=seed,
                 monitor=watch.monitor,
-                guard=watch.guard,
                 checkpoint=checkpoint,
                 own_callbacks=[watch.hook],
             )
