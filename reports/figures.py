@@ -10,13 +10,25 @@ from __future__ import annotations
 
 import html
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from reports.standings import Band
 
-__all__ = ["SYMBOLS", "LegendEntry", "add_level", "band_symbol", "new_figure", "plain", "rounded", "shortened"]
+__all__ = [
+    "SYMBOLS",
+    "LegendEntry",
+    "Mark",
+    "add_level",
+    "add_marks",
+    "band_symbol",
+    "new_figure",
+    "plain",
+    "rounded",
+    "shortened",
+]
 
 # Name of the symbol in a figure, and the character that stands for it in text.
 SYMBOLS = {
@@ -46,6 +58,18 @@ class LegendEntry:
     colour: str
     mark: str = "\N{BLACK CIRCLE}"
     is_visible: bool = True
+
+
+@dataclass(frozen=True)
+class Mark:
+    """One trial in a figure; its standing gives colour and symbol, `size` is the diameter in pixels."""
+
+    trial: int
+    standing: Band
+    x: float
+    y: float
+    text: str
+    size: int = 9
 
 
 def band_symbol(standing: Band) -> str:
@@ -93,6 +117,30 @@ def new_figure(*, x_title: str, y_title: str, height: int) -> go.Figure:
     figure.update_xaxes(title_text=x_title, showgrid=False)
     figure.update_yaxes(title_text=y_title)
     return figure
+
+
+def add_marks(figure: go.Figure, marks: Sequence[Mark]) -> None:
+    """Draw trials as points, those of one standing as one trace."""
+    for standing in Band:
+        shown = [mark for mark in marks if mark.standing is standing]
+        if shown:
+            figure.add_trace(
+                go.Scatter(
+                    x=[rounded(mark.x) for mark in shown],
+                    y=[rounded(mark.y) for mark in shown],
+                    text=[mark.text for mark in shown],
+                    mode="markers",
+                    marker={
+                        "symbol": SYMBOLS[standing][0],
+                        "size": [mark.size for mark in shown],
+                        "color": f"var(--{standing.value})",
+                        "line": {"width": 1.8, "color": f"var(--{standing.value})"},
+                    },
+                    hovertemplate="%{text}<extra></extra>",
+                    legendgroup=standing.value,
+                    showlegend=False,
+                )
+            )
 
 
 def add_level(figure: go.Figure, value: float, text: str, *, shift: int = 0) -> None:

@@ -9,7 +9,17 @@ from dataclasses import dataclass
 import numpy as np
 import plotly.graph_objects as go
 
-from reports.figures import SYMBOLS, LegendEntry, add_level, band_symbol, new_figure, plain, rounded, shortened
+from reports.figures import (
+    LegendEntry,
+    Mark,
+    add_level,
+    add_marks,
+    band_symbol,
+    new_figure,
+    plain,
+    rounded,
+    shortened,
+)
 from reports.formats import compact, fixed, number
 from reports.parameters import Axis, show
 from reports.standings import Band, band
@@ -157,15 +167,10 @@ def draw_parallel(info: ParallelInfo) -> go.Figure:
 
 
 @dataclass(frozen=True)
-class ScatterPoint:
+class ScatterPoint(Mark):
     """One trial in a scatter plot; `is_at_edge` says that its objective lies above the figure."""
 
-    trial: int
-    standing: Band
-    x: float
-    y: float
-    text: str
-    is_at_edge: bool
+    is_at_edge: bool = False
 
 
 @dataclass(frozen=True)
@@ -206,7 +211,9 @@ def scatter_info(ranked: Sequence[TrialRecord], axis: Axis, objective: str) -> S
         text = f"trial {trial.number}<br>{plain(axis.name)} {plain(show(axis.values[trial.number]))}<br>"
         text += f"objective {number(value)}, stability {fixed(trial.stability)}, {band(trial).label}"
         x = _scatter_place(axis, trial.number)
-        points.append(ScatterPoint(trial.number, band(trial), x, edge if is_at_edge else value, text, is_at_edge))
+        points.append(
+            ScatterPoint(trial.number, band(trial), x, edge if is_at_edge else value, text, is_at_edge=is_at_edge)
+        )
     has_edge = any(point.is_at_edge for point in points)
     return ScatterInfo(axis, tuple(points), edge if has_edge else None, len(known) - len(shown), objective)
 
@@ -214,26 +221,7 @@ def scatter_info(ranked: Sequence[TrialRecord], axis: Axis, objective: str) -> S
 def draw_scatter(info: ScatterInfo) -> go.Figure:
     """One point a trial; colour and symbol say how stable it was."""
     figure = new_figure(x_title=plain(info.axis.name), y_title=plain(info.objective), height=320)
-    for standing in Band:
-        points = [point for point in info.points if point.standing is standing]
-        if points:
-            figure.add_trace(
-                go.Scatter(
-                    x=[rounded(point.x) for point in points],
-                    y=[rounded(point.y) for point in points],
-                    text=[point.text for point in points],
-                    mode="markers",
-                    marker={
-                        "symbol": SYMBOLS[standing][0],
-                        "size": 9,
-                        "color": f"var(--{standing.value})",
-                        "line": {"width": 1.8, "color": f"var(--{standing.value})"},
-                    },
-                    hovertemplate="%{text}<extra></extra>",
-                    legendgroup=standing.value,
-                    showlegend=False,
-                )
-            )
+    add_marks(figure, info.points)
     _set_scatter_axis(figure, info.axis)
     if info.edge is not None:
         add_level(figure, info.edge, "failed or far above", shift=6)

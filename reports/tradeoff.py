@@ -7,25 +7,16 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from reports.figures import SYMBOLS, new_figure, plain, rounded
+from reports.figures import Mark, add_marks, new_figure, plain, rounded
 from reports.formats import fixed, number
-from reports.standings import Band, band
+from reports.standings import band
 from tuner.records import Outcome, TrialRecord
 from tuner.stability.ranking import pareto_front
 
-__all__ = ["TradeoffInfo", "TradeoffPoint", "draw_tradeoff", "tradeoff_info"]
+__all__ = ["TradeoffInfo", "draw_tradeoff", "tradeoff_info"]
 
-
-@dataclass(frozen=True)
-class TradeoffPoint:
-    """One trial that learned: instability in nats, error in the unit of the study."""
-
-    trial: int
-    standing: Band
-    instability: float
-    error: float
-    text: str
-    is_on_front: bool
+# Diameters in pixels, of the trials of the front and of the others.
+_FRONT_SIZE, _SIZE = 12, 8
 
 
 @dataclass(frozen=True)
@@ -33,12 +24,12 @@ class TradeoffInfo:
     """What the figure shows.
 
     Attributes:
-        points: In the order of the trials.
+        points: In the order of the trials; x is the instability in nats, y the error in the unit of the study.
         front: Numbers of the trials that no other one beats in both, the lowest error first.
         error: What the error is.
     """
 
-    points: tuple[TradeoffPoint, ...]
+    points: tuple[Mark, ...]
     front: tuple[int, ...]
     error: str
 
@@ -57,8 +48,8 @@ def tradeoff_info(trials: Sequence[TrialRecord], error: str) -> TradeoffInfo | N
         if trial.outcome is not Outcome.COMPLETED or run is None or run.error is None:
             continue
         text = f"trial {trial.number}<br>error {number(run.error)}<br>instability {fixed(run.score.instability)}"
-        point = TradeoffPoint(trial.number, band(trial), run.score.instability, run.error, text, trial.number in front)
-        points.append(point)
+        size = _FRONT_SIZE if trial.number in front else _SIZE
+        points.append(Mark(trial.number, band(trial), run.score.instability, run.error, text, size))
     return TradeoffInfo(tuple(points), front, error) if len(points) >= 3 else None
 
 
@@ -69,8 +60,8 @@ def draw_tradeoff(info: TradeoffInfo) -> go.Figure:
     stair = [by_trial[trial] for trial in info.front]
     figure.add_trace(
         go.Scatter(
-            x=[rounded(point.instability) for point in stair],
-            y=[rounded(point.error) for point in stair],
+            x=[rounded(point.x) for point in stair],
+            y=[rounded(point.y) for point in stair],
             mode="lines",
             # From less error to more: the step is taken where the error is already paid for.
             line={"shape": "vh", "width": 1.4, "color": "var(--muted)"},
@@ -78,23 +69,5 @@ def draw_tradeoff(info: TradeoffInfo) -> go.Figure:
             showlegend=False,
         )
     )
-    for standing in Band:
-        points = [point for point in info.points if point.standing is standing]
-        if points:
-            figure.add_trace(
-                go.Scatter(
-                    x=[rounded(point.instability) for point in points],
-                    y=[rounded(point.error) for point in points],
-                    text=[point.text for point in points],
-                    mode="markers",
-                    marker={
-                        "symbol": SYMBOLS[standing][0],
-                        "size": [12 if point.is_on_front else 8 for point in points],
-                        "color": f"var(--{standing.value})",
-                        "line": {"width": 1.8, "color": f"var(--{standing.value})"},
-                    },
-                    hovertemplate="%{text}<extra></extra>",
-                    showlegend=False,
-                )
-            )
+    add_marks(figure, info.points)
     return figure
