@@ -312,7 +312,7 @@ def _causes(ranked: Sequence[TrialRecord], adaptation: Adaptation) -> dict[str, 
 
 
 def _was_ended(trial: TrialRecord) -> bool:
-    return any(run.seed_index == 0 and run.ended_by for run in trial.seed_runs)
+    return bool(trial.search_run and trial.search_run.ended_by)
 
 
 def _cause_row(trial: TrialRecord) -> dict[str, Any]:

@@ -69,7 +69,7 @@ def _events(trial: TrialRecord, curves: Mapping[str, Iterable[float]]) -> Iterat
     for name, values in curves.items():
         for epoch, value in enumerate(values, start=1):
             yield _scalar(name, float(value), step=epoch, at=started)
-    own = next((run for run in trial.seed_runs if run.seed_index == 0), None)
+    own = trial.search_run
     results = {"objective": trial.objective, "stability": trial.stability, "error": own.error if own else None}
     for name, result in results.items():
         if result is not None and math.isfinite(result):

@@ -44,7 +44,7 @@ def tradeoff_info(trials: Sequence[TrialRecord], error: str) -> TradeoffInfo | N
     front = tuple(trial.number for trial in pareto_front(trials))
     points = []
     for trial in sorted(trials, key=lambda trial: trial.number):
-        run = next((run for run in trial.seed_runs if run.seed_index == 0), None)
+        run = trial.search_run
         if trial.outcome is not Outcome.COMPLETED or run is None or run.error is None:
             continue
         text = f"trial {trial.number}<br>error {number(run.error)}<br>instability {fixed(run.score.instability)}"

@@ -559,13 +559,18 @@ class TrialRecord:
     @property
     def kept_epochs(self) -> int | None:
         """Epochs of the configuration, if the search found out that later ones over-fit; None: those of the search."""
-        runs = [run for run in self.seed_runs if run.seed_index == 0 and run.ended_by == "over_fitting"]
-        return runs[0].epochs if runs else None
+        run = self.search_run
+        return run.epochs if run is not None and run.ended_by == "over_fitting" else None
 
     @property
     def fresh_runs(self) -> tuple[SeedRun, ...]:
         """Seed runs of the confirmation: the search did not choose by them."""
         return tuple(run for run in self.seed_runs if run.seed_index > 0)
+
+    @property
+    def search_run(self) -> SeedRun | None:
+        """The seed run that the search chose by; None if it left no record."""
+        return next((run for run in self.seed_runs if run.seed_index == 0), None)
 
     @property
     def is_confirmed(self) -> bool:

@@ -299,12 +299,13 @@ def _best_lines(best: TrialRecord, trials: Sequence[TrialRecord], *, is_pareto: 
 
 def front_lines(trials: Sequence[TrialRecord]) -> list[str]:
     """The Pareto front: trials that no other one beats in error and in instability at once."""
-    front = pareto_front(trials)
-    lines = [f"Pareto front of error and instability, {len(front)} of {len(trials)} trials (export takes --trial):"]
-    for trial in front if front else ():
-        run = next(run for run in trial.seed_runs if run.seed_index == 0)
-        lines.append(f"  trial {trial.number}: error {run.error:.4g}, instability {run.score.instability:.3f}")
-    return lines if front else []
+    lines = [
+        f"  trial {trial.number}: error {run.error:.4g}, instability {run.score.instability:.3f}"
+        for trial in pareto_front(trials)
+        if (run := trial.search_run) is not None
+    ]
+    title = f"Pareto front of error and instability, {len(lines)} of {len(trials)} trials (export takes --trial):"
+    return [title, *lines] if lines else []
 
 
 def result(trials: Sequence[TrialRecord], *, root: Path, seconds: float, is_pareto: bool = False) -> dict[str, Any]:

@@ -18,13 +18,13 @@ def words(finding: Finding) -> str:
 
 def top_cause(trial: TrialRecord) -> Finding | None:
     """The most likely cause of a fault in the training that the search chose by; None if there was no fault."""
-    causes = [cause for run in trial.seed_runs if run.seed_index == 0 for cause in run.causes]
+    causes = trial.search_run.causes if trial.search_run else ()
     return causes[0] if causes and causes[0].severity > ALARM_SEVERITY else None
 
 
 def alarms(trial: TrialRecord) -> list[Finding]:
     """The faults in the training that the search chose by, worst first."""
-    findings = [finding for run in trial.seed_runs if run.seed_index == 0 for finding in run.findings]
+    findings = trial.search_run.findings if trial.search_run else ()
     return [finding for finding in findings if finding.severity > ALARM_SEVERITY]
 
 

@@ -82,7 +82,7 @@ def median_seed_run(trial: TrialRecord) -> SeedRun:
 
 
 def _point(trial: TrialRecord) -> tuple[float, float] | None:
-    own = next((run for run in trial.seed_runs if run.seed_index == 0), None)
+    own = trial.search_run
     if trial.outcome is not Outcome.COMPLETED or own is None or own.error is None:
         return None
     return own.error, own.score.instability
