@@ -11,18 +11,16 @@ import signal
 import sys
 import time
 import types
-import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 import click
-from click.core import ParameterSource
 
 from tuner import __version__
 from tuner.config import SearchConfig, resolve
-from tuner.data.options import READ_KEYS
-from tuner.errors import ConfigError, EnvironmentFault, RunError, TunerError, package_faults
+from tuner.errors import EnvironmentFault, RunError, TunerError, package_faults
+from tuner.options import config_from, is_given, job_options, read_options, search_options
 from tuner.records import Outcome
 
 __all__ = ["cli", "main"]
@@ -31,9 +29,6 @@ EXIT_DONE, EXIT_NOTHING_STABLE, EXIT_BUG, EXIT_SIGINT, EXIT_SIGTERM = 0, 1, 70, 
 ISSUES = "Please report it with the traceback, the command and the versions (python -m tuner --version; pip freeze)."
 
 Detail = Literal["quiet", "trials", "epochs"]
-
-# Options with another name, or a form that the type does not tell.
-_REPEATED = ("range", "fix")
 
 
 class Terminated(BaseException):
@@ -90,73 +85,6 @@ def _finite_only(value: Any) -> Any:
     return [_finite_only(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _search_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """One option for each field of the configuration; its help is the field's description."""
-    for name in reversed(SearchConfig.model_fields):
-        if name == "data":
-            command = click.argument("data", required=False)(command)
-            continue
-        command = _field_option(name)(command)
-    return click.option(
-        "--config", "config_file", type=click.Path(path_type=Path), help="YAML file with the same options as keys."
-    )(command)
-
-
-def _read_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The options that decide how data is read."""
-    for name in reversed(READ_KEYS):
-        command = _field_option(name)(command)
-    return command
-
-
-def _field_option(name: str) -> Callable[..., Any]:
-    field = SearchConfig.model_fields[name]
-    flag = f"--{name.replace('_', '-')}"
-    help_text = field.description
-    if name in _REPEATED:
-        return click.option(flag, name, multiple=True, metavar="NAME=VALUE", help=help_text)
-    if field.annotation is bool and field.default:
-        return click.option(f"--no-{flag.removeprefix('--')}", name, flag_value=False, default=True, help=help_text)
-    if field.annotation is bool:
-        return click.option(flag, name, is_flag=True, help=help_text)
-    if name == "baseline":
-        return click.option(flag, name, metavar="FILE|NAME=VALUE,...", help=help_text)
-    if name == "workers":
-        return click.option(flag, name, metavar="N|auto", default=field.default, show_default=True, help=help_text)
-    if name == "time_limit":
-        return click.option(flag, name, metavar="TIME", help=help_text)
-    choices = typing.get_args(field.annotation) if typing.get_origin(field.annotation) is typing.Literal else ()
-    kind: Any = click.Choice(choices) if choices else _scalar(field.annotation)
-    shown = field.default is not None and not (choices and field.default == "auto")
-    return click.option(flag, name, type=kind, default=field.default, show_default=shown, help=help_text)
-
-
-def _scalar(annotation: Any) -> type:
-    options = [option for option in typing.get_args(annotation) or (annotation,) if option is not type(None)]
-    return typing.cast(type, options[0])
-
-
-def _config(context: click.Context, options: dict[str, Any], file: Path | None) -> SearchConfig:
-    """Flag > file > default."""
-    given = {
-        name: value
-        for name, value in options.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
-    for name in _REPEATED:
-        if name in given:
-            given[name] = dict(_pair(f"--{name}", text) for text in given[name])
-    return resolve(given, file)
-
-
-def _pair(option: str, text: str) -> tuple[str, str]:
-    name, equals, value = text.partition("=")
-    if not (name and equals and value):
-        example = "learning_rate=1e-4:1e-2" if option == "--range" else "optimizer=adam"
-        raise ConfigError(f"{option} {text!r} is not of the form NAME=VALUE. Write it like {option} {example}")
-    return name.strip(), value.strip()
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="tuner")
 def cli() -> None:
@@ -167,7 +95,7 @@ def cli() -> None:
 
 
 @cli.command()
-@_search_options
+@search_options
 @click.option(
     "--run", "run_dir", type=click.Path(path_type=Path), help="Run folder; the same again goes on where it stopped."
 )
@@ -201,7 +129,7 @@ def search(
     from tuner.search import plan, setup
 
     started = time.monotonic()
-    config = _config(context, options, config_file)
+    config = config_from(context, options, config_file)
     root, goes_on = (run_dir, os.path.isfile(run_dir / "config.yaml")) if run_dir else setup.choose_folder(config)
     if not quiet:
         _say(f"Reading {config.data or 'the digits'} ...")
@@ -310,7 +238,7 @@ def _verdict(trials: Any) -> int:
 
 @cli.command()
 @click.argument("data", required=False)
-@_read_options
+@read_options
 @click.option("--seed", type=int, default=0, show_default=True, help="Decides the split.")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings as one JSON document on stdout.")
 @click.option("--html", type=click.Path(path_type=Path, dir_okay=False), help="Write the findings as one page there.")
@@ -429,8 +357,11 @@ def status(run: Path, as_json: bool) -> None:
             console.print(f"trial {trial.number}{who}: {len(trial.epoch_losses)} of {config.epochs} epochs done")
     for claim in load_claims(folder) if is_supervised else ():
         console.print(wording.claim_line(config, claim))
+    faults = [f"Left out: {fault}" for trial in trials for fault in trial.faults]
     if damaged := named(folder, find_damaged(folder)):
-        console.print(damaged, highlight=False, markup=False, soft_wrap=True)
+        faults.append(f"{damaged} The same search command sets them aside and goes on.")
+    for fault in faults:
+        console.print(fault, highlight=False, markup=False, soft_wrap=True)
     if finished:
         console.print(wording.leaders_table(trials))
         causes = wording.cause_lines(trials, folder.load_adaptation())
@@ -586,41 +517,9 @@ def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> N
     run_worker(RunFolder.open(run), number=number, deadline=until, only_confirm=only_confirm)
 
 
-def _job_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """What each batch job gets."""
-    rows: list[tuple[str, Any, Any, str]] = [
-        ("jobs", click.IntRange(1, 10_000), 2, "Number of jobs (pods); each runs --workers of its own."),
-        ("cpus", click.IntRange(min=1), 4, "Cores of each job."),
-        ("gpus", click.IntRange(min=0), 0, "GPUs of each job."),
-        ("memory", str, None, "Memory of each job, as 16G."),
-        ("time", str, None, "Slurm: time limit of each job, as 04:00:00; it then queues again."),
-        ("partition", str, None, "Slurm: partition."),
-        ("account", str, None, "Slurm: account."),
-        ("qos", str, None, "Slurm: quality of service."),
-        ("constraint", str, None, "Slurm: features that nodes must have."),
-        ("module", str, (), "Slurm: module to load; repeatable."),
-        ("venv", str, None, "Slurm: virtual environment to activate; by default the one of this command."),
-        ("container", str, None, "Slurm: image that Apptainer runs the workers in."),
-        ("sbatch-line", str, (), "Slurm: one more #SBATCH directive, as --mail-type=END; repeatable."),
-        ("image", str, None, "Kubernetes: image of this program (docs/cluster.md)."),
-        ("claim", str, None, "Kubernetes: PersistentVolumeClaim that holds the run folder."),
-        ("mount", str, None, "Kubernetes: where its volume appears; by default the folder that the run lies in."),
-        ("secret", str, None, "Kubernetes: NAME:KEY of the secret with the database's password."),
-        ("namespace", str, None, "Kubernetes: namespace; by default kubectl's own."),
-    ]
-    for name, kind, default, text in reversed(rows):
-        # `--time` is a column of the data for `search`.
-        flag = "--job-time" if name == "time" else f"--{name}"
-        multiple = isinstance(default, tuple)
-        command = click.option(
-            flag, f"job_{name.replace('-', '_')}", type=kind, default=default, multiple=multiple, help=text
-        )(command)
-    return command
-
-
 @cli.command()
-@_search_options
-@_job_options
+@search_options
+@job_options
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Run folder that all nodes see.")
 @click.option("--backend", type=click.Choice(["slurm", "kubernetes"]), required=True, help="Scheduler.")
 @click.option("--dry-run", is_flag=True, help="Set the run up and print the script; submit nothing.")
@@ -639,17 +538,13 @@ def submit(
     from tuner.store import RunFolder
 
     of_job = {name: options.pop(name) for name in list(options) if name.startswith("job_")}
-    given = {
-        name.removeprefix("job_"): value
-        for name, value in of_job.items()
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    }
-    job_options = batch.job_options(backend, given)
-    is_named = config_file is not None or any(
-        context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in options
-    )
+    given = {name.removeprefix("job_"): value for name, value in of_job.items() if is_given(context, name)}
+    of_jobs = batch.job_options(backend, given)
+    is_named = config_file is not None or any(is_given(context, name) for name in options)
     is_there = os.path.isfile(run_dir / "config.yaml")
-    config = _config(context, options, config_file) if is_named or not is_there else RunFolder(run_dir).load_config()
+    config = (
+        config_from(context, options, config_file) if is_named or not is_there else RunFolder(run_dir).load_config()
+    )
     batch.check_config(config)
     if not dry_run:
         batch.require_scheduler(backend)
@@ -660,9 +555,9 @@ def submit(
     else:
         folder = RunFolder.open(run_dir)
     if dry_run:
-        click.echo(batch.render(folder, job_options), nl=False)
+        click.echo(batch.render(folder, of_jobs), nl=False)
         return
-    jobs = batch.submit(folder, job_options, version=__version__)
+    jobs = batch.submit(folder, of_jobs, version=__version__)
     _say(f"Submitted {jobs.num_jobs} jobs of {backend}: {jobs.number}")
     _say(f"Watch them: python -m tuner status {run_dir}; end them: python -m tuner cancel {run_dir}")
 
