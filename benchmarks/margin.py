@@ -99,6 +99,7 @@ def measured(folder: Any, name: str, number: int) -> dict[str, Any]:
     from tuner.search.margins import random_values
     from tuner.training import seedrun
     from tuner.training.margin import Sweep
+    from tuner.training.session import release_memory
 
     hypermodel, space = discover_space(folder)
     values = random_values(space, seed=1000 * list(DATASETS).index(name) + number)
@@ -125,7 +126,7 @@ def measured(folder: Any, name: str, number: int) -> dict[str, Any]:
                 "seconds": round(time.process_time() - started, 2),
             }
         )
-        seedrun.release_memory()
+        release_memory()
     shown = ("optimizer", "learning_rate", "schedule", "batch_size", "clip_norm", "num_blocks", "batch_norm")
     return {
         "dataset": name,

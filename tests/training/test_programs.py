@@ -133,6 +133,18 @@ def test_another_architecture_or_computation_is_another_program(data, other):
     assert trained(data).run.program == "reused"
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="counts what TensorFlow traces")
+@pytest.mark.parametrize("class_weight", [None, dict.fromkeys(range(10), 1.0)], ids=["plain", "class_weight"])
+def test_a_program_is_traced_once(data, monkeypatch, class_weight):
+    traced = []
+    step = keras.Model.train_step
+    monkeypatch.setattr(keras.Model, "train_step", lambda self, *args: (traced.append(1), step(self, *args))[1])
+    weighted = TrainingData(data.x, data.y, data.x_validation, data.y_validation, class_weight=class_weight)
+    for rate in (1e-2, 1e-3, 1e-4):
+        trained(weighted, rate=rate)
+    assert len(traced) == 1
+
+
 def test_with_class_weights(data):
     weighted = TrainingData(
         data.x, data.y, data.x_validation, data.y_validation, class_weight={code: 1.0 + code / 5 for code in range(10)}
@@ -311,7 +323,7 @@ def test_a_lifted_copy_of_a_model_with_branches_predicts_as_the_model(data):
     second = keras.layers.Dense(8)(keras.layers.Dropout(0.0)(inputs))
     model = keras.Model(inputs, keras.layers.Add()([first, second]))
     model.compile("sgd", "mse")
-    lifted = Lifted(model)
+    lifted = Lifted(model, (data.x[:1], data.y[:1, None]))
     lifted.take(model)
     np.testing.assert_array_equal(lifted.model.predict(data.x[:9], verbose=0), model.predict(data.x[:9], verbose=0))
     assert float(sum(lifted.model.losses)) == pytest.approx(float(sum(model.losses)), rel=1e-6)

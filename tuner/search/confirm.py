@@ -17,6 +17,7 @@ from tuner.search.study import load_trials
 from tuner.search.tuner import save_model
 from tuner.store import RunFolder
 from tuner.training import seedrun
+from tuner.training.session import release_memory
 
 __all__ = ["confirm"]
 
@@ -99,4 +100,4 @@ def _train(folder: RunFolder, hypermodel: Any, trial: TrialRecord, seed_index: i
         file.unlink(missing_ok=True)
     folder.save_seed_run(replace(training.run, split_seed=split_seed), training.trace)
     folder.checkpoint_file(trial.number, seed_index).unlink(missing_ok=True)
-    seedrun.release_memory()
+    release_memory()

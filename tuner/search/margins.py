@@ -16,9 +16,9 @@ from tuner.search.ranges import apply_ranges
 from tuner.stability.judgement import Judgement
 from tuner.stability.margin import rate_range
 from tuner.store import RunFolder, read_json, write_json
-from tuner.training import seedrun
 from tuner.training.margin import Sweep
 from tuner.training.seedrun import TrainingData
+from tuner.training.session import release_memory
 
 __all__ = ["apply_swept_range", "measure_margin", "random_values"]
 
@@ -68,7 +68,7 @@ def measure_margin(
     if rates is not None:
         write_json(folder.sweep_file(key), rates)
     write_json(folder.swept_file(trial), SweptTrial(key, peak_rate))
-    seedrun.release_memory()
+    release_memory()
     return folder.load_margin(trial)
 
 
@@ -141,7 +141,7 @@ def _sweeps(folder: RunFolder, hypermodel: keras_tuner.HyperModel, space: Any) -
             message = f"{type(error).__name__}: {error}"
             continue
         write_json(file, sweeps[-1])
-        seedrun.release_memory()
+        release_memory()
     if not sweeps:
         raise SpaceError(f"No configuration of the space could be swept for --lr-range auto, the last: {message}")
     return tuple(sweeps)

@@ -35,6 +35,7 @@ from tuner.stability.margin import penalty
 from tuner.store import RunFolder, atomic_path
 from tuner.training import seedrun
 from tuner.training.seedrun import Training, TrainingData
+from tuner.training.session import release_memory
 
 __all__ = ["StabilityTuner", "save_model"]
 
@@ -170,7 +171,7 @@ class StabilityTuner(keras_tuner.Tuner):
         if isinstance(self.oracle, StudyOracle):
             self.oracle.record_outcome(trial.trial_id, run.outcome, run.message, axes=judgement.axes(run))
         self._ended.append((run.outcome, run.message))
-        seedrun.release_memory()
+        release_memory()
         finite = {name: value for name, value in run.metrics.items() if np.isfinite(value)}
         return {OBJECTIVE.name: run.objective, "stability": run.score.stability} | finite
 
@@ -292,7 +293,7 @@ class StabilityTuner(keras_tuner.Tuner):
                 return training
             if study:
                 study.note_out_of_memory(number)
-            seedrun.release_memory()
+            release_memory()
         hp.values |= half_batch(hp.values)
         training = train()
         told = f"Memory ran out, so it has half the batch ({hp.values['batch_size']} rows) and half the learning rate."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import importlib.metadata
 import os
 import platform
@@ -98,6 +99,8 @@ def _work(folder: RunFolder, number: int, deadline: float | None, *, only_confir
     config = folder.load_config()
     write_json(folder.environment_file, folder.load_environment() | _environment())
     hypermodel, space = discover_space(folder)
+    # What was imported stays; looking through it after every training took 0.27 s (measured).
+    gc.freeze()
     if not only_confirm:
         if config.lr_range == "auto":
             space = apply_swept_range(folder, hypermodel, space)

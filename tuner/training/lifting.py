@@ -74,17 +74,19 @@ class Lifted:
 
     Args:
         plain: The first of them; of a key (`key_of`).
+        batch: A batch of what it is trained on, (x, y) or (x, y, weights); any number of rows.
 
     Attributes:
-        model: The copy, compiled.
+        model: The copy, compiled, with all its variables.
     """
 
-    def __init__(self, plain: Any) -> None:
+    def __init__(self, plain: Any, batch: tuple[Any, ...]) -> None:
         self.model = keras.models.clone_model(plain, clone_function=_lifted_layer)
         optimizer = _LiftedOptimizer(plain)
         self.model.compile(**_compile_arguments(plain) | {"optimizer": optimizer.optimizer})
         self.model.steps_per_execution = plain.steps_per_execution
-        optimizer.optimizer.build(self.model.trainable_variables)
+        # A variable that is first made inside the step, as those of metrics are, has TensorFlow trace it once more.
+        self.model._symbolic_build(data_batch=batch)
         self._optimizer = optimizer
         numbers = (*optimizer.variables, *_layer_numbers(self.model))
         self._numbers = {id(variable) for variable in numbers}

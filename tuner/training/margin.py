@@ -28,6 +28,7 @@ from tuner.training.losses import is_classifier
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 from tuner.training.seedrun import TrainingData, build_model, fit_model
+from tuner.training.session import set_random_seed
 
 __all__ = ["Sweep", "stability_margin"]
 
@@ -181,7 +182,7 @@ class Sweep:
         return int(self._arguments["batch_size"] or DEFAULT_BATCH_SIZE)
 
     def _built(self, seed: int) -> Any:
-        keras.utils.set_random_seed(seed)
+        set_random_seed(seed)
         model = build_model(self._hypermodel, self._hp)
         if not model.built:
             model(self._data.x[:1])

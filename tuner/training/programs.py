@@ -30,7 +30,7 @@ from tuner.training.lifting import Lifted, key_of
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 
-__all__ = ["NeedsModelError", "ProgramUse", "StandIn", "Trainee", "clear", "shares"]
+__all__ = ["NeedsModelError", "ProgramUse", "StandIn", "Trainee", "are_kept", "clear", "shares"]
 
 # Programs that are kept, and the memory of their weights and optimizers. Source: measured, the process grew by 13 MB
 # with each program of a small CNN that was kept, and by 1 to 4 MB with each after those.
@@ -71,6 +71,11 @@ class NeedsModelError(BaseException):
 def clear() -> None:
     """Forget all programs of this process."""
     _programs.clear()
+
+
+def are_kept() -> bool:
+    """Whether this process holds programs that a later training may find."""
+    return bool(_programs)
 
 
 def shares(hypermodel: keras_tuner.HyperModel) -> bool:
@@ -180,7 +185,7 @@ class Trainee:
             self._is_trained = True
             return history
         num_steps = math.ceil(len(bound.arguments["x"]) / (bound.arguments["batch_size"] or 32))
-        program = self._program(key, num_steps)
+        program = self._program(key, num_steps, _first_rows(bound.arguments))
         try:
             history = self._fit(program.lifted.model, bound.arguments)
         except BaseException:
@@ -227,7 +232,7 @@ class Trainee:
         key = key_of(self._model)
         return None if key is None else f"{key} {self._monitor.kind} {is_weighted}"
 
-    def _program(self, key: str, num_steps: int) -> _Program:
+    def _program(self, key: str, num_steps: int, batch: tuple[Any, ...]) -> _Program:
         """The program of this key, ready for this training."""
         program = _programs.pop(key, None)
         if program is not None and program.capacity_steps >= num_steps:
@@ -238,7 +243,9 @@ class Trainee:
             self.use = "built"
             # A copy draws initial weights of its own, and must not change what is drawn later.
             drawn, drawn_numpy = random.getstate(), np.random.get_state()
-            program = _Program(Lifted(self._model), max(MIN_CAPACITY_STEPS, 2 ** math.ceil(math.log2(num_steps))))
+            program = _Program(
+                Lifted(self._model, batch), max(MIN_CAPACITY_STEPS, 2 ** math.ceil(math.log2(num_steps)))
+            )
             random.setstate(drawn)
             np.random.set_state(drawn_numpy)
             self._monitor.reserve(program.capacity_steps)
@@ -256,3 +263,9 @@ class Trainee:
             len(_programs) > 1 and sum(kept.lifted.num_bytes for kept in _programs.values()) > MAX_BYTES
         ):
             _programs.popitem(last=False)
+
+
+def _first_rows(arguments: dict[str, Any]) -> tuple[Any, ...]:
+    """A batch of one row, as `fit` will see it."""
+    weights = () if arguments["class_weight"] is None else (np.ones(1, np.float32),)
+    return (arguments["x"][:1], arguments["y"][:1], *weights)

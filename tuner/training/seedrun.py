@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import time
@@ -31,6 +30,7 @@ from tuner.training.modelcheck import check_model
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 from tuner.training.programs import NeedsModelError, ProgramUse, StandIn, Trainee
+from tuner.training.session import set_random_seed
 
 __all__ = [
     "StopTraining",
@@ -38,7 +38,6 @@ __all__ = [
     "TrainingData",
     "build_model",
     "fit_model",
-    "release_memory",
     "require_compiled",
     "train",
 ]
@@ -366,7 +365,7 @@ def _fit(
     model: Any = None
     model_findings: tuple[Finding, ...] = ()
     trainee: Trainee | None = None
-    keras.utils.set_random_seed(seed)
+    set_random_seed(seed)
     try:
         model = build_model(hypermodel, hp)
         batch_size = int(hp.values.get("batch_size") or fit_kwargs.get("batch_size") or DEFAULT_BATCH_SIZE)
@@ -418,12 +417,6 @@ def _fit(
         is_full = is_out_of_memory(error)
         return _Fitted(watch, model, model_findings, told, is_out_of_memory=is_full, trainee=trainee)
     return _Fitted(watch, model, model_findings, trainee=trainee)
-
-
-def release_memory() -> None:
-    """Forget the graphs of models that are no longer used; without it memory grows from trial to trial."""
-    keras.backend.clear_session()
-    gc.collect()
 
 
 def build_model(hypermodel: keras_tuner.HyperModel, hp: keras_tuner.HyperParameters) -> Any:

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import random
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.eager import context
+
+from tuner.training import programs
+from tuner.training.session import release_memory, set_random_seed
+
+
+@pytest.fixture
+def cleared(monkeypatch):
+    """How often TensorFlow dropped its compiled functions."""
+    library, count = context.pywrap_tfe, []
+    clear = library.TFE_ContextClearCaches
+    monkeypatch.setattr(library, "TFE_ContextClearCaches", lambda handle: (count.append(1), clear(handle)))
+    return count
+
+
+def drawn(seed_with):
+    """Numbers of all sources after seeding."""
+    seed_with(7)
+    return [
+        random.random(),
+        np.random.random(),
+        keras.ops.convert_to_numpy(keras.random.uniform((3,))).tolist(),
+        keras.ops.convert_to_numpy(keras.layers.Dense(2).kernel_initializer((2, 2))).tolist(),
+        tf.random.uniform((3,)).numpy().tolist(),
+        next(iter(tf.data.Dataset.range(50).shuffle(50))).numpy(),
+    ]
+
+
+@pytest.mark.parametrize("is_kept", [True, False])
+def test_the_numbers_are_those_of_keras_own_function(monkeypatch, is_kept):
+    monkeypatch.setattr(programs, "are_kept", lambda: is_kept)
+    expected = drawn(keras.utils.set_random_seed)
+    for _ in range(3):
+        assert drawn(set_random_seed) == expected
+
+
+def test_compiled_functions_stay_while_there_are_shared_programs(monkeypatch, cleared):
+    set_random_seed(1)
+    assert len(cleared) == 1
+    monkeypatch.setattr(programs, "are_kept", lambda: True)
+    set_random_seed(2)
+    release_memory()
+    set_random_seed(2)
+    assert len(cleared) == 1
+    monkeypatch.setattr(programs, "are_kept", lambda: False)
+    set_random_seed(3)
+    release_memory()
+    assert len(cleared) == 3
+
+
+def test_they_are_dropped_once_an_operation_remembers_random_numbers(monkeypatch, cleared):
+    monkeypatch.setattr(programs, "are_kept", lambda: True)
+    keras.utils.set_random_seed(1)
+    first = tf.random.uniform((2,)).numpy()
+    cleared.clear()
+    set_random_seed(1)
+    assert cleared
+    np.testing.assert_array_equal(tf.random.uniform((2,)).numpy(), first)
+
+
+def test_names_begin_anew(monkeypatch):
+    monkeypatch.setattr(programs, "are_kept", lambda: True)
+    set_random_seed(1)
+    keras.layers.Dense(1)
+    release_memory()
+    assert keras.layers.Dense(1).name == "dense"
