@@ -211,6 +211,8 @@ class ConvolutionSpace(keras_tuner.HyperModel):
             self.num_classes if ending.least_units > 1 else 1,
             activation=ending.activation,
             kernel_regularizer=penalty,
+            # Also where the layers compute in half the bits: a probability near 1 has no room for its distance from it.
+            dtype="float32",
             name="output",
         )(x)
         model = keras.Model(inputs, outputs)

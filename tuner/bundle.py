@@ -28,7 +28,7 @@ import ruamel.yaml
 
 from tuner.config import dump_yaml
 from tuner.errors import BundleError
-from tuner.records import DataSpec, HyperparameterValue
+from tuner.records import DataSpec, HyperparameterValue, JitName, PrecisionName
 from tuner.store import write_text
 
 __all__ = ["Bundle", "BundleConfig", "check_bundle", "read_config", "write_config", "write_manifest"]
@@ -57,6 +57,7 @@ class BundleConfig:
         margin: Stability margin in words, such as `x37`; empty if it was not measured.
         guard: Whether the training was to be rolled back at spikes, so that a repetition is, too.
         ends_early: Whether the training was to end as soon as its outcome is certain, so that a repetition does, too.
+        precision, jit: How the model computes (`tuner.training.session.configure`).
     """
 
     run: str
@@ -80,6 +81,8 @@ class BundleConfig:
     planned_epochs: int | None = None
     guard: bool = False
     ends_early: bool = False
+    precision: PrecisionName = "float32"
+    jit: JitName = "auto"
     versions: dict[str, str] = field(default_factory=dict)
     schema_version: int = 1
 

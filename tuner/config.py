@@ -17,7 +17,7 @@ import ruamel.yaml
 
 from tuner.database import check_url
 from tuner.errors import ConfigError, did_you_mean
-from tuner.records import MetricName
+from tuner.records import JitName, MetricName, PrecisionName
 
 __all__ = ["RESUMABLE_KEYS", "SearchConfig", "dump_config", "dump_yaml", "load_file", "load_resolved", "resolve"]
 
@@ -183,6 +183,15 @@ class SearchConfig(pydantic.BaseModel):
         False,
         description="Record what the finer detectors need as well: size of updates, gradients by layer, dead units, "
         "recall of each class.",
+    )
+    precision: PrecisionName = pydantic.Field(
+        "float32",
+        description="Numbers that layers compute in: mixed_bfloat16 keeps the weights in float32 and computes in half "
+        "the bits, faster on GPUs that have it and slower on most CPUs.",
+    )
+    jit: JitName = pydantic.Field(
+        "auto",
+        description="Compile with XLA: auto does on a GPU. Each architecture takes longer to compile, each step less.",
     )
     workers: Literal["auto"] | int = pydantic.Field(
         "auto",

@@ -38,6 +38,7 @@ from tuner.tasks import TASKS
 from tuner.training import seedrun
 from tuner.training.losses import wants_one_hot
 from tuner.training.seedrun import Training
+from tuner.training.session import configure
 from tuner.wording import PROGRAM
 
 __all__ = [
@@ -172,6 +173,7 @@ def train_configuration(
         hypermodel: A `keras_tuner.HyperModel`, which builds its model.
         folder, dataset: The run that has the data.
     """
+    configure(precision=config.precision, jit=config.jit)
     return seedrun.train(
         hypermodel,
         hyperparameters_of(config.hyperparameters),
@@ -287,6 +289,8 @@ def bundle_config(folder: RunFolder, dataset: DatasetRecord, record: TrialRecord
         guard=config.guard,
         # So do trials; fresh trainings do not, and one that over-fitted is planned to end where it was best.
         ends_early=run.seed_index == 0 and record.kept_epochs is None,
+        precision=config.precision,
+        jit=config.jit,
         seed=run.seed,
         split_seed=config.seed,
         metric=dataset.metric,

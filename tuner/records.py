@@ -28,10 +28,12 @@ __all__ = [
     "FloatArray",
     "Form",
     "HyperparameterValue",
+    "JitName",
     "Kind",
     "MetricName",
     "Narrowing",
     "Outcome",
+    "PrecisionName",
     "RateRange",
     "RateSweep",
     "Remedy",
@@ -49,6 +51,9 @@ FloatArray = npt.NDArray[np.floating[Any]]
 HyperparameterValue = bool | int | float | str | None
 Kind = Literal["image", "series", "text", "audio"]
 Task = Literal["classification", "multilabel", "regression"]
+# Of what layers compute in, and whether their step is compiled with XLA.
+PrecisionName = Literal["float32", "mixed_bfloat16"]
+JitName = Literal["auto", "on", "off"]
 MetricName = Literal["accuracy", "balanced_accuracy", "mean_average_precision", "macro_f1", "loss"]
 Form = Literal[
     "digits",

@@ -11,6 +11,7 @@ from tuner.stability.judgement import Judgement
 from tuner.training import programs
 from tuner.training.lifting import Lifted, key_of
 from tuner.training.seedrun import TrainingData, train
+from tuner.training.session import configure
 
 JUDGEMENT = Judgement(metric="accuracy", chance_loss=2.3, chance_error=0.9, num_validation=100, num_classes=10)
 CosineDecay = keras.optimizers.schedules.CosineDecay
@@ -143,6 +144,44 @@ def test_a_program_is_traced_once(data, monkeypatch, class_weight):
     for rate in (1e-2, 1e-3, 1e-4):
         trained(weighted, rate=rate)
     assert len(traced) == 1
+
+
+@pytest.fixture
+def _default_session():
+    yield
+    configure(precision="float32", jit="auto")
+
+
+@pytest.mark.usefixtures("_default_session")
+@pytest.mark.parametrize("options", [("mixed_bfloat16", "auto"), ("float32", "on")], ids=["bfloat16", "xla"])
+def test_other_ways_to_compute_are_shared_too(data, options):
+    configure(precision=options[0], jit=options[1])
+    differing = {"rate": 2e-2, "dropout": 0.4, "l2": 1e-3}
+    assert trained(data).run.program == "built"
+    shared = trained(data, **differing)
+    assert shared.run.program == "reused"
+    programs.clear()
+    first = trained(data, **differing)
+    assert first.run.program == "built"
+    assert_same(shared, first)
+    assert np.isfinite(shared.trace.step_loss).all()
+
+
+@pytest.mark.usefixtures("_default_session")
+def test_half_the_bits_in_a_shared_program_equal_those_in_one_of_their_own(data):
+    configure(precision="mixed_bfloat16", jit="auto")
+    differing = {"rate": 2e-2, "dropout": 0.4, "l2": 1e-3}
+    trained(data)
+    np.testing.assert_array_equal(
+        trained(data, **differing).trace.step_loss, trained(data, is_shared=False, **differing).trace.step_loss
+    )
+
+
+@pytest.mark.usefixtures("_default_session")
+def test_another_way_to_compute_is_another_program(data):
+    assert trained(data).run.program == "built"
+    configure(precision="mixed_bfloat16", jit="auto")
+    assert trained(data).run.program == "built"
 
 
 def test_with_class_weights(data):

@@ -3,13 +3,16 @@ from __future__ import annotations
 import random
 
 import keras
+import keras_tuner
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.python.eager import context
 
+from search_spaces.image import ImageSpace
 from tuner.training import programs
-from tuner.training.session import release_memory, set_random_seed
+from tuner.training.seedrun import build_model
+from tuner.training.session import configure, release_memory, set_random_seed
 
 
 @pytest.fixture
@@ -72,3 +75,49 @@ def test_names_begin_anew(monkeypatch):
     keras.layers.Dense(1)
     release_memory()
     assert keras.layers.Dense(1).name == "dense"
+
+
+@pytest.fixture
+def _default_session():
+    yield
+    configure(precision="float32", jit="auto")
+
+
+def built():
+    space = ImageSpace((8, 8, 1), task="classification", num_classes=3, num_train=90, epochs=2)
+    return build_model(space, keras_tuner.HyperParameters())
+
+
+@pytest.mark.usefixtures("_default_session")
+def test_layers_compute_in_half_the_bits_and_weights_and_outputs_do_not():
+    configure(precision="mixed_bfloat16", jit="auto")
+    model = built()
+    assert model.get_layer("conv_1").compute_dtype == "bfloat16"
+    assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
+    assert model.get_layer("output").compute_dtype == "float32"
+    configure(precision="float32", jit="auto")
+    assert built().get_layer("conv_1").compute_dtype == "float32"
+
+
+@pytest.mark.usefixtures("_default_session")
+@pytest.mark.parametrize(("jit", "expected"), [("on", True), ("off", False)])
+def test_models_are_compiled_as_asked(jit, expected):
+    as_keras_decides = built().jit_compile
+    configure(precision="float32", jit=jit)
+    assert built().jit_compile is expected
+    configure(precision="float32", jit="auto")
+    assert built().jit_compile == as_keras_decides
+
+
+def test_a_model_of_a_user_that_runs_eagerly_is_left_alone():
+    class Eager(keras_tuner.HyperModel):
+        def build(self, hp):
+            model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+            model.compile("sgd", "mse", run_eagerly=True)
+            return model
+
+    configure(precision="float32", jit="on")
+    try:
+        assert not build_model(Eager(), keras_tuner.HyperParameters()).jit_compile
+    finally:
+        configure(precision="float32", jit="auto")

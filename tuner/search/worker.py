@@ -29,6 +29,7 @@ from tuner.search.tuner import StabilityTuner
 from tuner.stability.judgement import Judgement
 from tuner.store import RunFolder, write_json
 from tuner.training.seedrun import StopTraining, TrainingData
+from tuner.training.session import configure
 
 __all__ = ["MAX_GROWTH_BYTES", "Growth", "OutOfRoom", "work"]
 
@@ -98,6 +99,7 @@ def _work(folder: RunFolder, number: int, deadline: float | None, *, only_confir
     growth = Growth()
     config = folder.load_config()
     write_json(folder.environment_file, folder.load_environment() | _environment())
+    configure(precision=config.precision, jit=config.jit)
     hypermodel, space = discover_space(folder)
     # What was imported stays; looking through it after every training took 0.27 s (measured).
     gc.freeze()

@@ -5,7 +5,9 @@ variables of the model (penalties, dropout) and of its optimizer (the rest): bot
 every backend; under JAX's stateless trainer any other variable would silently be a constant. `key_of` describes a model
 with those numbers left out: models of one key can share one lifted model, and train in it as they would by themselves.
 
-Only what is wholly described by its configuration is lifted: Keras' own layers, losses, metrics and optimizers.
+Only what is wholly described by its configuration is lifted: Keras' own layers, losses, metrics and optimizers. In a
+lifted model, training gives the numbers that it gives in the model itself, to the last bit; but where TensorFlow
+compiles with XLA, which rounds by what it fuses, dropout then drops other values.
 """
 
 from __future__ import annotations

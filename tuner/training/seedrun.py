@@ -30,7 +30,7 @@ from tuner.training.modelcheck import check_model
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 from tuner.training.programs import NeedsModelError, ProgramUse, StandIn, Trainee
-from tuner.training.session import set_random_seed
+from tuner.training.session import jit_of_models, set_random_seed
 
 __all__ = [
     "StopTraining",
@@ -428,6 +428,8 @@ def build_model(hypermodel: keras_tuner.HyperModel, hp: keras_tuner.HyperParamet
     model = require_compiled(hypermodel.build(hp))
     if model.steps_per_execution == 1 and not model.run_eagerly:
         model.steps_per_execution = STEPS_PER_EXECUTION
+    if (jit := jit_of_models()) is not None and not model.run_eagerly:
+        model.jit_compile = jit
     return model
 
 

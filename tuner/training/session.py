@@ -1,4 +1,4 @@
-"""The Keras session of this process: its seeds, and its memory between trainings.
+"""The Keras session of this process: how its models compute, its seeds, and its memory between trainings.
 
 `keras.utils.set_random_seed` and `keras.backend.clear_session` have TensorFlow drop every compiled function, because
 random operations with a state of their own keep it there. A training that finds its program compiled would pay for it
@@ -15,9 +15,29 @@ from collections.abc import Iterator
 
 import keras
 
+from tuner.records import JitName, PrecisionName
 from tuner.training import programs
 
-__all__ = ["release_memory", "set_random_seed"]
+__all__ = ["configure", "jit_of_models", "release_memory", "set_random_seed"]
+
+_jit: JitName = "auto"
+
+
+def configure(*, precision: PrecisionName, jit: JitName) -> None:
+    """Decide how the models that are built in this process from now on compute.
+
+    Args:
+        precision: Of their layers; a layer that says its own keeps it.
+        jit: Whether the step is compiled with XLA; `auto` leaves it to Keras, which does on a GPU.
+    """
+    global _jit
+    keras.config.set_dtype_policy(precision)
+    _jit = jit
+
+
+def jit_of_models() -> bool | None:
+    """Whether models are to be compiled with XLA; None: as Keras decides for each."""
+    return None if _jit == "auto" else _jit == "on"
 
 
 def set_random_seed(seed: int) -> None:
