@@ -371,3 +371,90 @@ def test_the_search_ends_when_the_target_is_reached(folder: RunFolder, target: f
     assert len(run_all(folder, "random", max_trials=5, target=target)) == count
     told = f"trial {count - 1} reached the target: its objective is -{count}.000" if target else ""
     assert folder.load_ending() == told
+
+
+# --- trials that refine a leading one -------------------------------------------------------------------------------
+
+
+def layered_space() -> keras_tuner.HyperParameters:
+    """Choices that make an architecture, and real numbers, one of them conditional."""
+    hp = keras_tuner.HyperParameters()
+    for number in range(4):
+        hp.Choice(f"width_{number}", [8, 16, 32, 64])
+    hp.Float("rate", 1e-4, 1e-1, sampling="log")
+    hp.Boolean("decays", default=True)
+    with hp.conditional_scope("decays", [True]):
+        hp.Float("decay", 1e-6, 1e-2, sampling="log")
+    return hp
+
+
+def choices_of(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in ("rate", "decay")}
+
+
+def objective_of(values: dict[str, Any]) -> float:
+    return abs(values["width_0"] - 32) + abs(values["width_1"] - 16)
+
+
+def searched(folder: RunFolder, algorithm: Any, *, count: int, workers: int = 1) -> list[dict[str, Any]]:
+    """The values of all trials; the workers take turns."""
+    made = [
+        StudyOracle(
+            Study(folder, algorithm=algorithm, worker=worker), max_trials=count, hyperparameters=layered_space()
+        )
+        for worker in range(workers)
+    ]
+    found = []
+    for number in range(count):
+        asking = made[number % workers]
+        trial = asking.create_trial("tuner0")
+        found.append(dict(trial.hyperparameters.values))
+        end(asking, trial, objective_of(found[-1]))
+    return found
+
+
+def leading(before: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    return sorted(before, key=objective_of)[:3]
+
+
+def test_every_second_trial_refines_a_leading_one(folder: RunFolder) -> None:
+    found = searched(folder, "tpe", count=20)
+    for number in range(10, 20, 2):
+        leader = [each for each in leading(found[:number]) if choices_of(each) == choices_of(found[number])]
+        assert leader
+        assert all(each["rate"] != found[number]["rate"] for each in leader)
+    others = [choices_of(found[number]) for number in (*range(10), *range(11, 20, 2))]
+    assert len({str(each) for each in others}) > 5
+
+
+def test_refined_trials_take_turns_with_the_leaders(folder: RunFolder) -> None:
+    found = searched(folder, "tpe", count=16)
+    assert len({str(choices_of(found[number])) for number in (10, 12, 14)}) > 1
+
+
+def test_a_worker_refines_what_it_has_trained(folder: RunFolder) -> None:
+    """Worker 1 has the two best before trial 11; worker 0, whose turn trial 10 is, has the third."""
+    found = searched(folder, "tpe", count=11, workers=2)
+    own = [found[number] for number in range(0, 10, 2)]
+    best = leading(found[:10])
+    expected = [each for each in best if each in own] or best
+    assert choices_of(found[10]) in [choices_of(each) for each in expected]
+
+
+def test_other_algorithms_propose_as_they_do(folder: RunFolder) -> None:
+    found = searched(folder, "random", count=20)
+    assert len({str(choices_of(each)) for each in found}) > 15
+
+
+def test_a_space_without_real_numbers_is_searched_through(folder: RunFolder) -> None:
+    def declare(hp: keras_tuner.HyperParameters) -> None:
+        hp.Choice("width", [8, 16, 32, 64])
+        hp.Int("depth", 1, 4)
+
+    made = StudyOracle(Study(folder), max_trials=16, hyperparameters=space_of(declare))
+    values = []
+    for number in range(16):
+        trial = made.create_trial("tuner0")
+        values.append(str(sorted(trial.hyperparameters.values.items())))
+        end(made, trial, float(number))
+    assert len(set(values)) == 16

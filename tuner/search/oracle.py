@@ -31,6 +31,12 @@ Adapt = Callable[[int, Mapping[str, SearchRange]], Mapping[str, tuple[float, flo
 # Draws of one trial that may be configurations of earlier trials, before the first one that is not is looked for in
 # the list of all. Source: convention; with a hundredth of a space left, two draws in three hit it within a hundred.
 MAX_DRAWS = 100
+# From this trial on every second one refines: it has the choices of a leading trial, and only its real numbers are
+# drawn anew. Its worker finds the program of that trial compiled, and a rate is tuned for a network that is worth it.
+# Source: the first ten trials of Optuna's TPE are random; half of the rest leaves as many to explore with
+# (benchmarks/refinement.py).
+FIRST_REFINED, REFINED_EVERY = 10, 2
+NUM_LEADERS = 3
 
 
 class StudyOracle(keras_tuner.Oracle):
@@ -134,8 +140,10 @@ class StudyOracle(keras_tuner.Oracle):
         """A configuration that no other trial has; None, and the trial is gone, if there is none."""
         known = {_key(values) for values in self.study.tried(besides=number)}
         space = self.get_space()
+        leader = self._refined(number)
         for attempt in range(MAX_DRAWS if self.study.algorithm != "grid" else 0):
-            params = _suggest(space, self.study.draft(number, attempt=attempt), narrowed)
+            draft = self.study.draft(number, attempt=attempt)
+            params = _suggest(space, _Refined(draft, leader) if leader and not attempt else draft, narrowed)
             if _key(space.values) not in known:
                 return self.study.propose(number, params)
         values_of = grid_values if self.study.algorithm == "grid" else every_value
@@ -145,6 +153,17 @@ class StudyOracle(keras_tuner.Oracle):
             self.study.withdraw(number)
             return None
         return self.study.propose(number, _suggest(space, _Given(values)))
+
+    def _refined(self, number: int) -> Mapping[str, HyperparameterValue]:
+        """The configuration whose real numbers alone a trial draws anew; empty for a trial that is all new."""
+        is_due = number >= FIRST_REFINED and (number - FIRST_REFINED) % REFINED_EVERY == 0
+        if self.study.algorithm != "tpe" or not is_due:
+            return {}
+        leaders = self.study.leaders(NUM_LEADERS)
+        # Their programs are in this worker's process.
+        own = [leader for leader in leaders if leader.is_own] or leaders
+        turn = (number - FIRST_REFINED) // REFINED_EVERY
+        return own[turn % len(own)].hyperparameters if own else {}
 
     def _narrowed(self, number: int) -> Mapping[str, tuple[float, float]]:
         """Narrower ranges for a new trial."""
@@ -208,6 +227,14 @@ class _Given:
     values: Mapping[str, HyperparameterValue]
 
 
+@dataclass(frozen=True)
+class _Refined:
+    """Stands in for an Optuna trial that has the choices of another one, and draws its own real numbers."""
+
+    draft: Draft
+    given: Mapping[str, HyperparameterValue]
+
+
 def _default_values(space: keras_tuner.HyperParameters) -> dict[str, HyperparameterValue]:
     _suggest(space, _Defaults())
     return dict(space.values)
@@ -245,7 +272,7 @@ def _is_plain_int(hyperparameter: Any) -> bool:
 
 def _suggest(
     space: keras_tuner.HyperParameters,
-    proposal: optuna.Trial | Draft | _Defaults | _Given,
+    proposal: optuna.Trial | Draft | _Defaults | _Given | _Refined,
     narrowed: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> dict[str, HyperparameterValue]:
     """Fill a space with values, parents before children, only what is active.
@@ -271,8 +298,11 @@ def _suggest(
             value = _default(hyperparameter)
         elif isinstance(proposal, _Given):
             value = proposal.values[hyperparameter.name]
+        elif isinstance(proposal, _Refined) and _is_kept(hyperparameter, proposal.given):
+            value = proposal.given[hyperparameter.name]
         else:
-            value = _suggest_one(proposal, names[index], hyperparameter, narrowed.get(hyperparameter.name))
+            asked = proposal.draft if isinstance(proposal, _Refined) else proposal
+            value = _suggest_one(asked, names[index], hyperparameter, narrowed.get(hyperparameter.name))
         space.values[hyperparameter.name] = parameters[names[index]] = value
     return parameters
 
@@ -299,6 +329,12 @@ def _default(hyperparameter: Any) -> HyperparameterValue:
         return default
     nearest: float = min(steps(hyperparameter), key=lambda value: abs(value - default))
     return default if math.isclose(nearest, hyperparameter.default) else nearest
+
+
+def _is_kept(hyperparameter: Any, given: Mapping[str, HyperparameterValue]) -> bool:
+    """Whether a refined trial has the value of its leader."""
+    is_real = isinstance(hyperparameter, hyperparameter_types.Float) and hyperparameter.step is None
+    return hyperparameter.name in given and not is_real
 
 
 def _suggest_one(

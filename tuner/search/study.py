@@ -9,6 +9,7 @@ import contextlib
 import math
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -23,7 +24,7 @@ from tuner.search.pruning import Rival
 from tuner.search.sampling import AlgorithmName, Draft, StoredProposals, require_packages
 from tuner.store import RunFolder, write_json
 
-__all__ = ["MAX_ATTEMPTS", "MAX_KILLS", "Study", "delete_study", "load_trials", "storage_faults"]
+__all__ = ["MAX_ATTEMPTS", "MAX_KILLS", "Leader", "Study", "delete_study", "load_trials", "storage_faults"]
 
 STUDY_NAME = "tuner"
 # A trial that took its worker down this often without having trained further in between is not tried again.
@@ -40,6 +41,19 @@ SQLITE_TIMEOUT_S = 60.0
 FAILED_INSTABILITY, FAILED_ERROR = 5.0, 1.0
 
 _UNFINISHED = {TrialState.RUNNING: Outcome.RUNNING, TrialState.WAITING: Outcome.WAITING}
+
+
+@dataclass(frozen=True)
+class Leader:
+    """A good trial.
+
+    Attributes:
+        hyperparameters: Its active values.
+        is_own: Whether the worker that asks has trained it.
+    """
+
+    hyperparameters: dict[str, HyperparameterValue]
+    is_own: bool
 
 
 class Study:
@@ -359,6 +373,17 @@ class Study:
             and _outcome(trial) is not Outcome.PRUNED
         ]
         return [trial.number for trial in sorted(finished, key=lambda trial: (_objective(trial), trial.number))[:count]]
+
+    def leaders(self, count: int) -> list[Leader]:
+        """The best trials that were trained to their end and did not fail, best first."""
+        trials = {trial.number: trial for trial in self._trials()}
+        return [
+            Leader(
+                dict(trials[number].user_attrs.get("hyperparameters", {})),
+                trials[number].user_attrs.get("worker") == self.worker,
+            )
+            for number in self.best_numbers(count)
+        ]
 
     def num_finished(self) -> int:
         """How many trials have ended, failed ones included."""
