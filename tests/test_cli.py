@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from tuner import cli as cli_module
+from tuner import interrupts
 from tuner.cli import cli, main
 from tuner.config import SearchConfig
 from tuner.records import Outcome
@@ -405,7 +405,7 @@ def test_a_bug_is_told_with_its_traceback(tuner: Run, monkeypatch: pytest.Monkey
     assert ended.out == ""
 
 
-@pytest.mark.parametrize(("exception", "code"), [(KeyboardInterrupt, 130), (cli_module.Terminated, 143)])
+@pytest.mark.parametrize(("exception", "code"), [(KeyboardInterrupt, 130), (interrupts.Terminated, 143)])
 def test_a_stop_before_the_first_worker(
     tuner: Run, monkeypatch: pytest.MonkeyPatch, exception: type[BaseException], code: int
 ) -> None:

@@ -10,16 +10,16 @@ import os
 import signal
 import sys
 import time
-import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import click
 
-from tuner import __version__
+from tuner import __version__, interrupts
 from tuner.config import SearchConfig, resolve
 from tuner.errors import EnvironmentFault, RunError, TunerError, package_faults
+from tuner.interrupts import Terminated
 from tuner.options import config_from, is_given, job_options, read_options, search_options
 from tuner.records import Outcome
 
@@ -31,13 +31,9 @@ ISSUES = "Please report it with the traceback, the command and the versions (pyt
 Detail = Literal["quiet", "trials", "epochs"]
 
 
-class Terminated(BaseException):
-    """SIGTERM arrived."""
-
-
 def main() -> None:
     """Run the command line and end the process with the exit code of the contract."""
-    signal.signal(signal.SIGTERM, _on_sigterm)
+    interrupts.install()
     try:
         with package_faults():
             code = cli.main(standalone_mode=False)
@@ -62,10 +58,6 @@ def main() -> None:
         _say(f"{traceback.format_exc()}\nThis is a bug of tuner {__version__}. {ISSUES}")
         code = EXIT_BUG
     sys.exit(code if isinstance(code, int) else EXIT_DONE)
-
-
-def _on_sigterm(signum: int, frame: types.FrameType | None) -> NoReturn:
-    raise Terminated
 
 
 def _say(text: str) -> None:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
-from tuner import errors, leases
+from tuner import errors, interrupts, leases
 from tuner.errors import EnvironmentFault, TunerError, package_faults
 from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
 from tuner.search.machine import num_memory_kills, num_workers, worker_environments
@@ -137,6 +137,7 @@ def supervise(
 def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[], None]) -> None:
     deaths, done_before, memory_kills, next_tick = 0, _num_done(folder, study), num_memory_kills(), 0.0
     while True:
+        interrupts.check()
         for number, returncode in crew.ended():
             if returncode == 0:
                 continue
