@@ -92,8 +92,8 @@ def export_bundle(folder: RunFolder, output: Path, *, trial: int | None = None) 
     config = bundle_config(folder, dataset, record, run)
     model = _trained_model(folder, dataset, config, run)
     prepared = prepared_data(folder, dataset, record.hyperparameters)
-    part = cache.test_part(folder.data_dir, prepared, dataset.spec)
-    test = evaluate(model, part, target_scaler=prepared.target_scaler)
+    test_parts = cache.test_parts(folder.data_dir, prepared, dataset.spec)
+    test = evaluate(model, test_parts, target_scaler=prepared.target_scaler)
     notes = _note_test_use(folder, run, test)
     write_bundle(
         output,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy.typing as npt
 from scipy import special
 
 from tuner.bundle import check_bundle, read_config
-from tuner.data import pipelines, sources
+from tuner.data import cache, pipelines, sources
 from tuner.data.cache import Part
 from tuner.errors import BundleError
 from tuner.records import DataSpec
@@ -25,6 +26,8 @@ __all__ = ["evaluate", "load_model", "outputs", "predict_file"]
 
 # Rows that are predicted at a time.
 BATCH_ROWS = 512
+# Bytes of samples that Keras is given at a time, of which TensorFlow makes copies. Source: convention.
+PIECE_BYTES = 2**28
 # Smallest probability in a log loss: one wrong, certain answer must not decide it alone. Source: Keras's epsilon.
 MIN_PROBABILITY = 1e-7
 # A label is predicted above this probability. Source: convention; what the cross-entropy is trained for.
@@ -53,12 +56,18 @@ def outputs(model: Any, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
     Args:
         model: Compiled; its loss says whether it ends with logits.
-        x: Prepared samples; shape (rows, ...).
+        x: Prepared samples; shape (rows, ...). They may be memory-mapped, and larger than the memory.
 
     Returns:
         Shape (rows, classes or labels), or (rows, 1) for regression.
     """
-    raw = np.asarray(model.predict(x, batch_size=BATCH_ROWS, verbose=0), dtype=np.float64).reshape(len(x), -1)
+    # In whole batches, so that they are the same as in one call.
+    step = BATCH_ROWS * max(1, PIECE_BYTES // (BATCH_ROWS * max(1, x[:1].nbytes)))
+    pieces = [
+        np.asarray(model.predict(x[start : start + step], batch_size=BATCH_ROWS, verbose=0), dtype=np.float64)
+        for start in range(0, len(x), step)
+    ]
+    raw = np.concatenate(pieces).reshape(len(x), -1)
     if not is_classifier(model):
         return raw
     if ends_with_logits(model):
@@ -67,25 +76,26 @@ def outputs(model: Any, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.concatenate([1 - raw, raw], axis=1) if raw.shape[1] == 1 else raw
 
 
-def evaluate(model: Any, part: Part, *, target_scaler: Any | None) -> dict[str, float]:
-    """Metrics of a model on one part, computed from its predictions.
+def evaluate(model: Any, pieces: Iterable[Part], *, target_scaler: Any | None) -> dict[str, float]:
+    """Metrics of a model on one part of the data, computed from its predictions.
 
     Args:
         model: Trained.
-        part: Prepared samples and labels.
+        pieces: Prepared samples and labels of the part, one piece after the other; at least one.
         target_scaler: Undoes the scaling of a regression target, so that errors are in the user's unit; None means
             classes or labels.
     """
-    predicted = outputs(model, part.x)
+    judged = [(piece.y, outputs(model, piece.x)) for piece in pieces]
+    y, predicted = (np.concatenate(column) for column in zip(*judged, strict=True))
     if target_scaler is not None:
-        return _regression_metrics(*(target_scaler.inverse_transform(v.reshape(-1, 1)) for v in (part.y, predicted)))
-    if part.y.ndim == 2:
-        return _label_metrics(np.asarray(part.y), predicted)
+        return _regression_metrics(*(target_scaler.inverse_transform(v.reshape(-1, 1)) for v in (y, predicted)))
+    if y.ndim == 2:
+        return _label_metrics(y, predicted)
     answers = predicted.argmax(axis=1)
-    recalls = [float(np.mean(answers[part.y == code] == code)) for code in np.unique(part.y)]
-    given_to_truth = predicted[np.arange(len(part.y)), part.y]
+    recalls = [float(np.mean(answers[y == code] == code)) for code in np.unique(y)]
+    given_to_truth = predicted[np.arange(len(y)), y]
     return {
-        "accuracy": float(np.mean(answers == part.y)),
+        "accuracy": float(np.mean(answers == y)),
         "balanced_accuracy": float(np.mean(recalls)),
         "log_loss": float(-np.mean(np.log(np.maximum(given_to_truth, MIN_PROBABILITY)))),
     }
@@ -138,9 +148,15 @@ def predict_file(bundle_root: Path, data: str, output: Path) -> int:
     import pandas as pd
 
     bundle = check_bundle(bundle_root)
-    spec = read_config(bundle.config_file).data
+    config = read_config(bundle.config_file)
+    spec = config.data
     x, rows = sources.load_features(data, spec)
-    predicted = outputs(load_model(bundle.model_file), pipelines.load(bundle.pipeline_file).transform(x))
+    model, pipeline = load_model(bundle.model_file), pipelines.load(bundle.pipeline_file)
+    choices = {name: str(value) for name, value in config.hyperparameters.items()}
+    step = cache.rows_at_a_time(x, math.prod(pipelines.output_shape(spec, choices)))
+    predicted = np.concatenate(
+        [outputs(model, pipeline.transform(x[start : start + step])) for start in range(0, len(x), step)]
+    )
     if spec.task == "regression":
         scaler = pipelines.load(bundle.target_scaler_file)
         columns = {"row": rows, "prediction": scaler.inverse_transform(predicted).ravel()}

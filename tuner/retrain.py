@@ -154,8 +154,8 @@ def _export(
 ) -> dict[str, float]:
     """Judge the new model on the test part and write it as a bundle."""
     prepared = prepared_data(folder, dataset, config.hyperparameters)
-    part = cache.test_part(folder.data_dir, prepared, dataset.spec)
-    test = evaluate(training.model, part, target_scaler=prepared.target_scaler)
+    test_parts = cache.test_parts(folder.data_dir, prepared, dataset.spec)
+    test = evaluate(training.model, test_parts, target_scaler=prepared.target_scaler)
     again = dataclasses.replace(
         config,
         fingerprint=dataset.fingerprint,

@@ -78,8 +78,13 @@ def test_parts_are_what_the_pipeline_gives(spec, tmp_path, monkeypatch):
         # Chunks of another size round sums of products otherwise.
         np.testing.assert_allclose(part.x, found.pipeline.transform(data.x[rows]), rtol=1e-5, atol=1e-5)
         np.testing.assert_array_equal(part.y, cache.scaled_target(data.y[rows], found.target_scaler))
-    test = cache.test_part(tmp_path, found, spec)
-    np.testing.assert_allclose(test.x, found.pipeline.transform(data.x[split.test]), rtol=1e-5, atol=1e-5)
+    monkeypatch.setattr(cache, "CHUNK_VALUES", 16)
+    pieces = list(cache.test_parts(tmp_path, found, spec))
+    assert len(pieces) > 1
+    test = np.concatenate([piece.x for piece in pieces])
+    np.testing.assert_allclose(test, found.pipeline.transform(data.x[split.test]), rtol=1e-5, atol=1e-5)
+    targets = np.concatenate([piece.y for piece in pieces])
+    np.testing.assert_array_equal(targets, cache.scaled_target(data.y[split.test], found.target_scaler))
     assert (found.target_scaler is None) == (spec.task == "classification")
 
 

@@ -1,4 +1,8 @@
-"""Named arrays from NumPy's files: those of a .npz archive, or .npy files side by side (`x.npy` and `y.npy`)."""
+"""Named arrays from NumPy's files: those of a .npz archive, or .npy files side by side (`x.npy` and `y.npy`).
+
+A large .npy file is mapped into memory and read piece by piece, so it may be larger than that; a .npz file is read as a
+whole.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data import room
 from tuner.errors import DataError
 
 __all__ = ["ARRAY_SUFFIXES", "SAMPLES", "TARGETS", "load", "load_samples", "samples_in"]
@@ -98,7 +103,9 @@ def _read(path: Path) -> dict[str, Array]:
     """The arrays of one file; a single one is called x."""
     try:
         with path.open("rb") as stream:
-            archive = np.load(stream, allow_pickle=False)
+            # A large array stays in its file; NumPy maps none of an archive.
+            is_mapped = path.suffix.lower() == ".npy" and path.stat().st_size > room.MAX_IN_MEMORY_BYTES
+            archive = np.load(path if is_mapped else stream, "r" if is_mapped else None, allow_pickle=False)
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 if path.suffix.lower() == ".npz":
                     raise DataError(
@@ -118,7 +125,7 @@ def _read(path: Path) -> dict[str, Array]:
                 f"{path.name!r} is no file of NumPy, whatever its name says. Write it with np.savez_compressed(file, "
                 "x=..., y=...)."
             ) from error
-        reason = str(error).partition(" If you trust")[0]
+        reason = f"{str(error).partition(' If you trust')[0].rstrip('.')}."
         raise DataError(
             f"{path.name!r} cannot be read: {reason} Plain arrays of numbers (or text for the targets) are expected; "
             "arrays of Python objects could run code and are refused. Save them with a numeric dtype."

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import columns, label_sets, labels, roles
+from tuner.data import columns, label_sets, labels, roles, room
 from tuner.data.archives import ARRAY_SUFFIXES, load, load_samples
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
@@ -71,7 +71,7 @@ def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str, gro
     parts = _pairs(archive, path, task)
     _check_pairs(parts, path)
     notes = [f"Ignored in {path.name!r}: {', '.join(sorted(extra))}."] if (extra := _extra(archive) - {group}) else []
-    x = np.concatenate([samples for _, samples, _ in parts]) if len(parts) > 1 else parts[0][1]
+    x = room.joined([samples for _, samples, _ in parts])
     y = np.concatenate([targets for _, _, targets in parts]) if len(parts) > 1 else parts[0][2]
     part_of = np.repeat([name.partition("_")[2] for name, _, _ in parts], [len(samples) for _, samples, _ in parts])
     groups = _groups(archive, group, path, num_rows=len(parts[0][1])) if group else None
@@ -81,7 +81,7 @@ def assemble(archive: dict[str, Array], path: Path, *, kind: str, task: str, gro
     if missing.any():
         notes += columns.without_target(~missing, "samples")
         groups = None if groups is None else groups[~missing[: len(groups)]]
-        x, y, part_of = x[~missing], y[~missing], part_of[~missing]
+        x, y, part_of = room.taken(x, np.flatnonzero(~missing)), y[~missing], part_of[~missing]
         row_names = [name for name, is_gone in zip(row_names, missing.tolist(), strict=True) if not is_gone]
     encoded = _encoded(
         y, task, where=f"{parts[0][0].replace('x', 'y', 1)} of {path.name!r}", names=_class_names(archive)
@@ -184,7 +184,8 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     else:
         codes = labels.encode_like(y[present], spec, where=where, names=names)
     row_names = tuple(f"{name.replace('y', 'x')}[{row}]" for row in np.flatnonzero(present))
-    return x[present], codes, row_names, columns.without_target(present, "samples")
+    x = x if present.all() else room.taken(x, np.flatnonzero(present))
+    return x, codes, row_names, columns.without_target(present, "samples")
 
 
 def _class_names(archive: dict[str, Array]) -> tuple[str, ...]:
@@ -336,7 +337,7 @@ def _kind(x: Array) -> str:
 def _numeric(x: Array, name: str, path: Path) -> Array:
     if x.dtype.kind not in "biuf":
         raise DataError(f"{name} of {path.name!r} has type {x.dtype}; numbers were expected. Convert it before saving.")
-    if x.dtype.kind == "f" and not np.isfinite(x).any():
+    if x.dtype.kind == "f" and not any(np.isfinite(piece).any() for piece in room.pieces(x)):
         raise DataError(f"{name} of {path.name!r} has no finite value at all. Check how it was written.")
     return x
 
@@ -346,5 +347,5 @@ def _compact(x: Array) -> Array:
     if x.dtype == np.uint8 or x.dtype == np.float32:
         return x
     if x.dtype == bool:
-        return x.astype(np.uint8)
-    return x.astype(np.float64 if x.ndim == 2 else np.float32)
+        return room.joined([x], np.uint8)
+    return room.joined([x], np.float64 if x.ndim == 2 else np.float32)

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import folders, label_files, padding, roles
+from tuner.data import folders, label_files, padding, roles, room
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
@@ -213,7 +213,10 @@ def _decoded(
         problem = _too_short(len(wave)) or ("" if np.isfinite(wave).all() else "it holds values that are no numbers")
         return problem or _resampled(wave.mean(axis=1), found_hz, rate_hz)[:num_samples]
 
-    return readable.into(np.full((len(readable.files), num_samples), np.nan, np.float32), mono)
+    x = room.allocated((len(readable.files), num_samples), np.float32)
+    for piece in room.pieces(x):
+        piece[:] = np.nan
+    return readable.into(x, mono)
 
 
 def _clipped_frac(wave: Wave) -> float:

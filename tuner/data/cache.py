@@ -50,9 +50,10 @@ __all__ = [
     "load_row_names",
     "prepared",
     "preparing_frac",
+    "rows_at_a_time",
     "save_raw",
     "scaled_target",
-    "test_part",
+    "test_parts",
 ]
 
 # Values of samples, raw or prepared, that are transformed at a time: bounds the memory beyond the arrays themselves.
@@ -108,7 +109,7 @@ class Estimate:
     """What one preprocessing of all training and validation rows costs.
 
     Attributes:
-        size_bytes: On the disk, and in the memory of each worker that trains on it.
+        size_bytes: On the disk; where it is small, in the memory of each worker that trains on it, too.
         free_bytes: Of the disk.
         seconds: To fit and transform, once.
     """
@@ -331,7 +332,7 @@ def _write(folder: Path, data_dir: Path, spec: DataSpec, pipeline: Any, *, row_v
     temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}.", suffix=".partial"))
     try:
         (temporary / "planned_bytes").write_text(str(planned_bytes))
-        step = max(1, CHUNK_VALUES // max(1, row_values, math.prod(x.shape[1:])))
+        step = rows_at_a_time(x, row_values)
         _fit(pipeline, x, split.train, step=step)
         pipelines.save(pipeline, temporary / "pipeline.skops")
         target_scaler = pipelines.build_target(spec)
@@ -347,6 +348,16 @@ def _write(folder: Path, data_dir: Path, spec: DataSpec, pipeline: Any, *, row_v
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def rows_at_a_time(x: Array, row_values: int) -> int:
+    """Rows that are transformed at a time, so that it takes a bounded memory.
+
+    Args:
+        x: Raw samples.
+        row_values: Values of one prepared sample.
+    """
+    return max(1, CHUNK_VALUES // max(1, row_values, math.prod(x.shape[1:])))
 
 
 def _make_room(parent: Path, needed_bytes: int) -> None:
@@ -440,8 +451,8 @@ def _unreadable(folder: Path, error: Exception) -> RunError:
     )
 
 
-def test_part(data_dir: Path, prepared_data: Prepared, spec: DataSpec) -> Part:
-    """Return the test part, transformed by the fitted pipeline. Only the export calls this, once.
+def test_parts(data_dir: Path, prepared_data: Prepared, spec: DataSpec) -> Iterator[Part]:
+    """The test part, transformed by the fitted pipeline, piece by piece. Only the export calls this, once.
 
     Args:
         data_dir: Where `save_raw` wrote.
@@ -452,6 +463,7 @@ def test_part(data_dir: Path, prepared_data: Prepared, spec: DataSpec) -> Part:
         RunError: The stored data are missing or damaged.
     """
     x, y, split = load_raw(data_dir)
-    step = max(1, CHUNK_VALUES // max(1, *(math.prod(each.shape[1:]) for each in (x, prepared_data.train.x))))
-    pieces = [prepared_data.pipeline.transform(piece) for piece in _pieces(x, split.test, step=step)]
-    return Part(np.concatenate(pieces), scaled_target(y[split.test], prepared_data.target_scaler))
+    step = rows_at_a_time(x, math.prod(prepared_data.train.x.shape[1:]))
+    for start in range(0, len(split.test), step):
+        rows = split.test[start : start + step]
+        yield Part(prepared_data.pipeline.transform(x[rows]), scaled_target(y[rows], prepared_data.target_scaler))

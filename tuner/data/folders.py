@@ -17,6 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data import room
 from tuner.data.labels import Labels
 from tuner.errors import DataError, first_of
 
@@ -295,7 +296,7 @@ class Readable:
             return row_of[file]
 
         kept = self.each(fill)
-        return x if len(kept) == len(x) else x[kept]
+        return x if len(kept) == len(x) else room.taken(x, np.array(kept, np.int64))
 
     def leave_out(self, problems: Mapping[Path, str]) -> None:
         """Leave out some files.

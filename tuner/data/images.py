@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from tuner.data import folders, label_files, roles
+from tuner.data import folders, label_files, roles, room
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.records import DataSpec
@@ -87,8 +87,8 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
         size = _choose_size(sizes, options.image_size)
         mode = "L" if all(header.is_grey for header in headers) else "RGB"
     x = _decoded(readable, size, mode)
-    if like is None and mode == "RGB" and np.array_equal(x[..., 0], x[..., 1]) and np.array_equal(x[..., 0], x[..., 2]):
-        x, mode = x[..., :1].copy(), "L"
+    if like is None and mode == "RGB" and all(np.all(piece == piece[..., :1]) for piece in room.pieces(x)):
+        x, mode = room.taken(x[..., :1], np.arange(len(x))), "L"
     notes = (readable.note, _size_note(sizes, size), _mode_note(headers, mode), _frames_note(headers))
     encoded = found.encoded(readable.files)
     groups, group_notes = roles.groups_of_files(readable.names, options.group)
@@ -215,7 +215,7 @@ def _decoded(readable: folders.Readable, size: Size, mode: str) -> Pixels:
             return _reason(file, error)
 
     shape = (len(readable.files), size[1], size[0], 1 if mode == "L" else 3)
-    return readable.into(np.empty(shape, np.uint8), pixels)
+    return readable.into(room.allocated(shape, np.uint8), pixels)
 
 
 def _pixels(file: Path, size: Size, mode: str) -> Pixels:

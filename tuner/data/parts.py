@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import arrays, audio, frames, images, labels, sequences, tables
+from tuner.data import arrays, audio, frames, images, labels, room, sequences, tables
 from tuner.data.dataset import Dataset
 from tuner.data.layout import Layout
 from tuner.data.options import ReadOptions
@@ -80,25 +80,24 @@ def with_parts(
 
 def _with_part(dataset: Dataset, name: str, path: Path, options: ReadOptions, *, reading: dict[str, str]) -> Dataset:
     part = read_part(path, dataset.spec, options)
-    x = part.x.astype(dataset.x.dtype, copy=False)
-    rows = np.arange(len(dataset.x), len(dataset.x) + len(x))
+    rows = np.arange(len(dataset.x), len(dataset.x) + len(part.x))
     joined: dict[str, Any] = {
-        "x": np.concatenate([dataset.x, x]),
+        "x": room.joined([dataset.x, part.x], dataset.x.dtype),
         "y": np.concatenate([dataset.y, part.y]),
         "row_names": (*dataset.row_names, *(f"{path.name}:{row}" for row in part.row_names)),
         f"{name}_rows": rows,
         # Rows that have a part already are not dealt to others: they need no place in time, and no group but their own.
-        "order": None if dataset.order is None else np.append(dataset.order, np.full(len(x), np.nan)),
+        "order": None if dataset.order is None else np.append(dataset.order, np.full(len(rows), np.nan)),
         "groups": None if dataset.groups is None else np.append(dataset.groups, dataset.groups.max() + 1 + rows),
         "spec": dataclasses.replace(dataset.spec, reading=dataset.spec.reading | reading),
         "facts": {
-            fact: np.append(values, part.facts.get(fact, _unknown(values, len(x))))
+            fact: np.append(values, part.facts.get(fact, _unknown(values, len(rows))))
             for fact, values in dataset.facts.items()
         },
         "unreadable": dataset.unreadable | {f"{path.name}:{file}": why for file, why in part.unreadable.items()},
         "notes": (
             *dataset.notes,
-            f"{name.capitalize()} part: {len(x):,} samples of {str(path)!r}.",
+            f"{name.capitalize()} part: {len(rows):,} samples of {str(path)!r}.",
             *(f"{name.capitalize()} part: {note}" for note in part.notes if note not in dataset.notes),
         ),
     }

@@ -117,7 +117,14 @@ def load(source: str | None, options: ReadOptions = BY_LOOKING) -> Dataset:
     """
     path, form, found = _place(source, options)
     _refuse_options(path, form, options)
-    dataset = _read(path, form, options)
+    try:
+        dataset = _read(path, form, options)
+    except MemoryError as error:
+        raise DataError(
+            f"{str(path)!r} does not fit into memory ({error or 'there is not enough of it'}). Only folders of images "
+            "or sounds, and arrays in .npy files, may be larger: save the samples as x.npy and the targets as y.npy in "
+            "one folder, or give fewer rows."
+        ) from error
     dataset = parts.with_parts(dataset, _part(options.validation), _part(options.test), options=options, layout=found)
     spec = dataset.spec
     split.check_sizes(dataset.y, task=spec.task, test_rows=dataset.test_rows, class_names=spec.class_names)

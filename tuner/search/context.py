@@ -11,7 +11,7 @@ import keras_tuner
 import numpy as np
 
 from tuner.config import SearchConfig
-from tuner.data import balance, cache, choices, pipelines
+from tuner.data import balance, cache, choices, pipelines, room
 from tuner.data.cache import Prepared
 from tuner.data.choices import Choice
 from tuner.records import DatasetRecord, DataSpec, HyperparameterValue
@@ -141,10 +141,13 @@ def training_data(
     prepared = prepared_data(folder, dataset, hyperparameters, split_seed=split_seed)
     chosen = hyperparameters.get("balance")
     y = np.asarray(prepared.train.y)
-    rows = balance.oversampled_rows(y, seed=folder.load_config().seed) if chosen == "oversample" else slice(None)
+    x, labels = prepared.train.x, y
+    if chosen == "oversample":
+        rows = balance.oversampled_rows(y, seed=folder.load_config().seed)
+        x, labels = room.taken(x, rows), y[rows]
     return TrainingData(
-        x=prepared.train.x[rows],
-        y=y[rows],
+        x=x,
+        y=labels,
         x_validation=prepared.validation.x,
         y_validation=prepared.validation.y,
         class_weight=balance.class_weights(y) if chosen == "class_weights" else None,

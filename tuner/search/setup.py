@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.config import RESUMABLE_KEYS, SearchConfig
-from tuner.data import audit, cache, choices, sources, split, tables
+from tuner.data import audit, cache, choices, room, sources, split, tables
 from tuner.data.options import ReadOptions
 from tuner.data.sources import Dataset
 from tuner.data.split import Split
@@ -300,6 +300,9 @@ def _num_features_missing(dataset: Dataset) -> int:
     x = dataset.x
     if not np.issubdtype(x.dtype, np.floating) or dataset.spec.kind == "audio":
         return 0
-    # The padding behind the end of a series is not missing.
-    values = x[is_value(x)] if dataset.spec.is_padded else x
-    return int(np.isnan(values).any(axis=tuple(range(values.ndim - 1))).sum())
+    is_missing = np.zeros(x.shape[-1], bool)
+    for piece in room.pieces(x):
+        # The padding behind the end of a series is not missing.
+        values = piece[is_value(piece)] if dataset.spec.is_padded else piece
+        is_missing |= np.isnan(values).any(axis=tuple(range(values.ndim - 1)))
+    return int(is_missing.sum())

@@ -19,6 +19,7 @@ import keras_tuner
 import numpy as np
 import numpy.typing as npt
 
+from tuner.data import room
 from tuner.data.label_sets import is_label_sets
 from tuner.errors import SpaceError
 from tuner.records import RateSweep, StabilityMargin
@@ -274,7 +275,9 @@ def _some_rows(arguments: Mapping[str, Any], batch_size: int, seed: int) -> dict
     num_rows = min(len(x), batch_size * math.ceil(NUM_STEPS / epochs))
     rows = np.sort(np.random.default_rng(seed).permutation(len(x))[:num_rows])
     return {
-        name: arguments[name][rows] for name in ("x", "y", "sample_weight") if isinstance(arguments[name], np.ndarray)
+        name: room.taken(arguments[name], rows)
+        for name in ("x", "y", "sample_weight")
+        if isinstance(arguments[name], np.ndarray)
     }
 
 
@@ -282,8 +285,10 @@ def _fingerprint(values: Any) -> str:
     """Of some of the rows: enough to tell one preprocessing from another."""
     if not isinstance(values, np.ndarray):
         return type(values).__name__
-    rows = values[:: max(1, len(values) // NUM_HASHED_ROWS)]
-    return f"{len(values)} {hashlib.sha256(np.ascontiguousarray(rows).tobytes()).hexdigest()}"
+    digest = hashlib.sha256()
+    for row in range(0, len(values), max(1, len(values) // NUM_HASHED_ROWS)):
+        digest.update(np.ascontiguousarray(values[row]).tobytes())
+    return f"{len(values)} {digest.hexdigest()}"
 
 
 def _described(model: Any) -> list[Any] | None:

@@ -1,4 +1,4 @@
-"""The order of the rows: dealt anew in every epoch, and repeatable. The one place that speaks TensorFlow itself.
+"""The order of the rows: dealt anew in every epoch, and repeatable.
 
 Keras (3.15) shuffles arrays with an operation whose seed is fixed once `keras.utils.set_random_seed` was called: under
 TensorFlow every epoch then shows the same batches in the same order (measured: tests/training/test_order.py). Without
@@ -16,6 +16,8 @@ from typing import Any
 import keras
 import numpy as np
 import numpy.typing as npt
+
+from tuner.training.mapped import tensor
 
 __all__ = ["Deal", "is_plain", "reshuffle_every_epoch", "restore_order"]
 
@@ -76,8 +78,6 @@ class Deal:
     """
 
     def __init__(self, arguments: dict[str, Any]) -> None:
-        import tensorflow as tf
-
         self.batch_size = int(arguments["batch_size"] or 32)
         self.num_rows = len(arguments["x"])
         self.num_batches = math.ceil(self.num_rows / self.batch_size)
@@ -85,7 +85,7 @@ class Deal:
         columns = [arguments["x"], arguments["y"]]
         if arguments["class_weight"] is not None:
             columns.append(_row_weights(np.asarray(arguments["y"]), arguments["class_weight"]))
-        self._columns = [tf.constant(np.asarray(column)) for column in columns]
+        self._columns = [tensor(column) for column in columns]
 
     def again(self, order: npt.NDArray[np.int64], batches: npt.ArrayLike) -> Any:
         """An iterator for the compiled training function over some batches of an epoch.
@@ -111,7 +111,10 @@ class Deal:
             lambda chosen: tuple(tf.gather(column, chosen) for column in self._columns),
             num_parallel_calls=tf.data.AUTOTUNE,
         )
-        return gathered.prefetch(tf.data.AUTOTUNE)
+        # Rewriting the graph would copy the columns, whatever their size, for every iterator.
+        options = tf.data.Options()
+        options.experimental_optimization.apply_default_optimizations = False
+        return gathered.prefetch(tf.data.AUTOTUNE).with_options(options)
 
     def record(self, rows: Any) -> Any:
         """The same dataset of row numbers; `order` follows it, by one call of Python an epoch."""
@@ -147,5 +150,13 @@ def _with_dataset(arguments: dict[str, Any], deal: Deal, *, seed: int, is_record
         "batch_size": None,
         "shuffle": False,
         "class_weight": None,
+        "validation_data": _in_place(arguments["validation_data"]),
         "validation_batch_size": arguments["validation_batch_size"] or deal.batch_size,
     }
+
+
+def _in_place(validation_data: Any) -> Any:
+    """The same validation data; Keras would copy an array that is memory-mapped."""
+    if not isinstance(validation_data, tuple):
+        return validation_data
+    return tuple(tensor(part) if isinstance(part, np.memmap) else part for part in validation_data)
