@@ -254,7 +254,7 @@ def test_patience_with_a_database_that_stays_away_ends_with_a_clear_error(
     monkeypatch.setattr(database, "PATIENCE_S", 0.5)
     server.stop()
     try:
-        with pytest.raises(EnvironmentFault, match=r"cannot be used: .*refused.*Check host and port"):
+        with pytest.raises(EnvironmentFault, match=r"cannot be used: .*(refused|closed).*Check host and port"):
             load_trials(folder)
     finally:
         server.start()

@@ -19,6 +19,7 @@ from tuner.database import open_database
 from tuner.leases import LEASE_S, LeaseLost
 from tuner.records import Claim, ConfirmPlan, Outcome, SeedRun, StabilityScore
 from tuner.search import confirm
+from tuner.search.changes import change_trial
 from tuner.search.plan import load_claims, take
 from tuner.search.study import Study, load_trials
 from tuner.store import RunFolder
@@ -67,7 +68,7 @@ def take_trial(folder: RunFolder, token: str) -> int:
     trial = study.ask(9)
     assert trial is not None
     study.describe(trial.number, {"rate": 0.5})
-    trial.set_user_attr("lease", token)
+    change_trial(study._storage, trial.trial._trial_id, attrs={"lease": token})
     return trial.number
 
 

@@ -344,6 +344,7 @@ class RunFolder:
         files = (self.config_file, self.environment_file, self.study_file, self.space_file, self.lock_file)
         for file in (
             *files,
+            *(self.root / f"{self.study_file.name}-{log}" for log in ("wal", "shm")),
             self.rate_range_file,
             self.adaptation_file,
             self.ending_file,

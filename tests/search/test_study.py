@@ -409,8 +409,14 @@ def test_a_withdrawn_trial_is_seen_by_nobody(folder: RunFolder) -> None:
     study = Study(folder)
     study.withdraw(ask(study).number)
     assert load_trials(folder) == []
-    assert study.tried() == []
+    assert len(study.tried()) == 0
     assert ask(study, max_trials=1).number == 1
+
+
+def write_log_back(folder: RunFolder) -> None:
+    """As SQLite does when the last process has closed the file."""
+    with sqlite3.connect(folder.study_file) as connection:
+        assert connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
 
 
 # --- the file ----------------------------------------------------------------------------------------------------
@@ -483,6 +489,7 @@ def test_a_database_overwritten_in_the_middle_is_a_fault_of_the_environment(
     folder: RunFolder, start_frac: float
 ) -> None:
     run_trials(Study(folder), 12)
+    write_log_back(folder)
     content = bytearray(folder.study_file.read_bytes())
     start = int(start_frac * len(content))
     content[start : start + 40_000] = b"\xa5" * len(content[start : start + 40_000])
@@ -508,8 +515,8 @@ def test_a_locked_database_is_a_fault_of_the_environment(folder: RunFolder, monk
         other.execute("BEGIN EXCLUSIVE")
         with pytest.raises(EnvironmentFault, match=r"study\.db'.*locked"), storage_faults(folder):
             study.ask(10)
-        with pytest.raises(EnvironmentFault, match=r"study\.db'.*locked"):
-            load_trials(folder)
+        # Who only reads does not wait.
+        assert load_trials(folder) == []
     finally:
         other.close()
 

@@ -5,20 +5,19 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 import keras_tuner
-import optuna
 from keras_tuner.engine import hyperparameters as hyperparameter_types
 from keras_tuner.engine import trial as trial_module
 
-from tuner.records import HyperparameterValue, Outcome
+from tuner.records import HyperparameterValue, Outcome, TrialRecord
 from tuner.search.grid import ValuesOf, combinations, every_value, grid_values, num_combinations, steps
 from tuner.search.pruning import PrunerName, prune_reason
-from tuner.search.sampling import Draft
+from tuner.search.sampling import Draft, Proposal
 from tuner.search.study import Study
 from tuner.stability.adaptation import SearchRange
 
@@ -26,8 +25,8 @@ __all__ = ["OBJECTIVE", "StudyOracle"]
 
 # The name under which a trial's J is reported; minimised.
 OBJECTIVE = keras_tuner.Objective("objective", "min")
-# (number of the next trial, ranges) to those of the ranges that it is proposed from narrower ones of.
-Adapt = Callable[[int, Mapping[str, SearchRange]], Mapping[str, tuple[float, float]]]
+# (number of the next trial, ranges, finished trials) to those of the ranges that it is proposed from narrower ones of.
+Adapt = Callable[[int, Mapping[str, SearchRange], Sequence[TrialRecord]], Mapping[str, tuple[float, float]]]
 # Draws of one trial that may be configurations of earlier trials, before the first one that is not is looked for in
 # the list of all. Source: convention; with a hundredth of a space left, two draws in three hit it within a hundred.
 MAX_DRAWS = 100
@@ -133,21 +132,21 @@ class StudyOracle(keras_tuner.Oracle):
         return True
 
     def _all_tried(self, values_of: ValuesOf) -> bool:
-        known = {_key(values) for values in self.study.tried()}
-        return all(_key(values) in known for values in combinations(self.get_space(), values_of))
+        tried = self.study.tried()
+        return all(values in tried for values in combinations(self.get_space(), values_of))
 
-    def _propose(self, number: int, narrowed: Mapping[str, tuple[float, float]]) -> optuna.Trial | None:
+    def _propose(self, number: int, narrowed: Mapping[str, tuple[float, float]]) -> Proposal | None:
         """A configuration that no other trial has; None, and the trial is gone, if there is none."""
-        known = {_key(values) for values in self.study.tried(besides=number)}
+        tried = self.study.tried(besides=number)
         space = self.get_space()
         leader = self._refined(number)
         for attempt in range(MAX_DRAWS if self.study.algorithm != "grid" else 0):
             draft = self.study.draft(number, attempt=attempt)
             params = _suggest(space, _Refined(draft, leader) if leader and not attempt else draft, narrowed)
-            if _key(space.values) not in known:
+            if space.values not in tried:
                 return self.study.propose(number, params)
         values_of = grid_values if self.study.algorithm == "grid" else every_value
-        untried = (values for values in combinations(space, values_of) if _key(values) not in known)
+        untried = (values for values in combinations(space, values_of) if values not in tried)
         values = next(untried, None)
         if values is None:
             self.study.withdraw(number)
@@ -169,7 +168,7 @@ class StudyOracle(keras_tuner.Oracle):
         """Narrower ranges for a new trial."""
         if self._adapt is None or self.study.algorithm == "grid":
             return {}
-        return self._adapt(number, _ranges(self.get_space()))
+        return self._adapt(number, _ranges(self.get_space()), self.study.records())
 
     def report_epoch(self, trial_id: str, epoch: int, *, objective: float, loss: float, max_epochs: int) -> str:
         """Store what an epoch was judged.
@@ -201,10 +200,16 @@ class StudyOracle(keras_tuner.Oracle):
         known = self.trials[trial.trial_id]
         self.score_trial(known)
         known.status = trial.status
-        # Again: a model may have asked for hyperparameters that were not known before it was built.
-        self.study.describe(int(trial.trial_id), dict(trial.hyperparameters.values))
         outcome, message, axes = self.outcomes.pop(trial.trial_id, (Outcome.COMPLETED, "", None))
-        self.study.finish(int(trial.trial_id), known.score, outcome=outcome, message=message, axes=axes)
+        self.study.finish(
+            int(trial.trial_id),
+            known.score,
+            outcome=outcome,
+            message=message,
+            axes=axes,
+            # Again: a model may have asked for hyperparameters that were not known before it was built.
+            hyperparameters=dict(trial.hyperparameters.values),
+        )
 
     def _save_trial(self, trial: trial_module.Trial) -> None:
         """The study is the only storage."""
@@ -240,13 +245,6 @@ def _default_values(space: keras_tuner.HyperParameters) -> dict[str, Hyperparame
     return dict(space.values)
 
 
-def _key(values: Mapping[str, HyperparameterValue]) -> str:
-    """What two equal configurations have in common; floats in steps differ in their last digits."""
-    return json.dumps(
-        [(name, f"{value:.9g}" if isinstance(value, float) else value) for name, value in sorted(values.items())]
-    )
-
-
 def _ranges(space: keras_tuner.HyperParameters) -> dict[str, SearchRange]:
     """The numbers of a space whose range may be narrowed: those without steps, and of one range each."""
     counts = Counter(hyperparameter.name for hyperparameter in space.space)
@@ -272,7 +270,7 @@ def _is_plain_int(hyperparameter: Any) -> bool:
 
 def _suggest(
     space: keras_tuner.HyperParameters,
-    proposal: optuna.Trial | Draft | _Defaults | _Given | _Refined,
+    proposal: Proposal | Draft | _Defaults | _Given | _Refined,
     narrowed: Mapping[str, tuple[float, float]] = MappingProxyType({}),
 ) -> dict[str, HyperparameterValue]:
     """Fill a space with values, parents before children, only what is active.
@@ -338,7 +336,7 @@ def _is_kept(hyperparameter: Any, given: Mapping[str, HyperparameterValue]) -> b
 
 
 def _suggest_one(
-    proposal: optuna.Trial | Draft, name: str, hyperparameter: Any, narrowed: tuple[float, float] | None
+    proposal: Proposal | Draft, name: str, hyperparameter: Any, narrowed: tuple[float, float] | None
 ) -> Any:
     """Ask Optuna for one value. A logarithmic range in steps becomes a choice among its few values."""
     if isinstance(hyperparameter, hyperparameter_types.Boolean):

@@ -9,8 +9,8 @@ import importlib.util
 import sys
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, cast
 
 import optuna
 from optuna.distributions import (
@@ -24,7 +24,7 @@ from optuna.trial import FrozenTrial
 from tuner.errors import EnvironmentFault
 from tuner.search.seeds import derive_seed
 
-__all__ = ["AlgorithmName", "Draft", "StoredProposals", "require_packages"]
+__all__ = ["AlgorithmName", "Draft", "Proposal", "require_packages"]
 
 AlgorithmName = Literal["tpe", "random", "grid", "nsga2", "cmaes", "gp", "qmc"]
 
@@ -50,24 +50,63 @@ def require_packages(algorithm: str) -> None:
         )
 
 
-class StoredProposals(optuna.samplers.BaseSampler):
-    """The sampler of the study itself: it proposes nothing, since the parameters of a trial are stored beforehand."""
+class Proposal:
+    """A trial that was asked for. It suggests the values that it has, and notes them to be stored all at once.
 
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, Any]:
-        """Optuna's interface."""
-        return {}
+    Attributes:
+        trial: As it was when it was asked for.
+        number: Of the trial.
+    """
 
-    def sample_relative(self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, Any]) -> dict[str, Any]:
-        """Optuna's interface."""
-        return {}
+    def __init__(self, trial: FrozenTrial) -> None:
+        self.trial = trial
+        self.number = trial.number
+        self._given: dict[str, Any] = trial.system_attrs.get("fixed_params", {}) | trial.params
+        self._params: dict[str, tuple[Any, BaseDistribution]] = {}
+        self._stored = {*trial.params}
 
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """Optuna's interface: for a parameter that a model asked for only after its trial was proposed."""
-        seed = derive_seed(0, trial.number, zlib.crc32(param_name.encode()))
-        random = optuna.samplers.RandomSampler(seed=seed)
-        return random.sample_independent(study, trial, param_name, param_distribution)
+    @property
+    def is_given(self) -> bool:
+        """Whether it has values: it was put back, or given by the user."""
+        return bool(self._given)
+
+    def give(self, params: Mapping[str, Any]) -> Proposal:
+        """Have it suggest these values."""
+        self._given |= params
+        return self
+
+    def new_params(self) -> dict[str, tuple[Any, BaseDistribution]]:
+        """Value and distribution of what it has suggested since the last call, and was not stored before."""
+        found = {name: each for name, each in self._params.items() if name not in self._stored}
+        self._stored |= {*found}
+        return found
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of some values."""
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number."""
+        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number."""
+        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
+
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        if name not in self._given:
+            # A parameter that a model asked for only after its trial was proposed.
+            random = optuna.samplers.RandomSampler(seed=derive_seed(0, self.number, zlib.crc32(name.encode())))
+            self._given[name] = (
+                _only(distribution)
+                if distribution.single()
+                # The random sampler looks at neither study nor trial.
+                else random.sample_independent(cast(Any, None), self.trial, name, distribution)
+            )
+        self._params[name] = self._given[name], distribution
+        return self._given[name]
 
 
 class Draft:

@@ -6,10 +6,14 @@ optuna-dashboard opens the same file: parameter names, values and intermediate v
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+import os
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.trial import FrozenTrial, TrialState
@@ -18,10 +22,12 @@ from tuner import leases
 from tuner.database import database_fault, open_database
 from tuner.errors import EnvironmentFault
 from tuner.records import HyperparameterValue, Outcome, SeedRun, TrialRecord
+from tuner.search.changes import change_trial, report_epoch
 from tuner.search.halving import half_batch
+from tuner.search.history import History, SampledStudy, Tried, objective_of, objectives_of, outcome_of
 from tuner.search.machine import network_file_system
 from tuner.search.pruning import Rival
-from tuner.search.sampling import AlgorithmName, Draft, StoredProposals, require_packages
+from tuner.search.sampling import AlgorithmName, Draft, Proposal, require_packages
 from tuner.store import RunFolder, write_json
 
 __all__ = ["MAX_ATTEMPTS", "MAX_KILLS", "Leader", "Study", "delete_study", "load_trials", "storage_faults"]
@@ -39,8 +45,6 @@ SQLITE_TIMEOUT_S = 60.0
 # Instability of a trial of which nothing is known but that it failed, and its error if none is known of others.
 # Source: the most that the stability score (`tuner.stability.score`) and a metric can be.
 FAILED_INSTABILITY, FAILED_ERROR = 5.0, 1.0
-
-_UNFINISHED = {TrialState.RUNNING: Outcome.RUNNING, TrialState.WAITING: Outcome.WAITING}
 
 
 @dataclass(frozen=True)
@@ -88,17 +92,24 @@ class Study:
         self._is_shared = folder.load_shared_study() is not None
         with storage_faults(folder):
             self._storage, name = _storage(folder)
+            _log_ahead(self._storage)
             self._study = optuna.create_study(
                 storage=self._storage,
                 study_name=name,
                 directions=["minimize"] * (2 if is_pareto else 1),
-                sampler=StoredProposals(),
                 load_if_exists=True,
             )
             if is_pareto:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                     self._study.set_metric_names(["error", "instability"])
+            self._history = History(self._storage, self._study._study_id)
+            # Of two objectives, the best are no few: there the sampler sees all trials.
+            is_excerpt = algorithm == "tpe" and len(self._study.directions) == 1
+            self._sampled = SampledStudy(name, self._storage, self._history, is_excerpt=is_excerpt)
+        # Of the trials that this process was given.
+        self._proposals: dict[int, Proposal] = {}
+        self._records: dict[int, TrialRecord] = {}
 
     @classmethod
     def of_run(cls, folder: RunFolder, *, worker: int = 0) -> Study:
@@ -113,6 +124,8 @@ class Study:
             configurations: Parameters of each.
             is_last_baseline: Whether the last one is the user's own configuration.
         """
+        if len(self._history):
+            return
         with self._folder.exclusive("study"):
             if self._trials():
                 return
@@ -131,46 +144,41 @@ class Study:
             number: Of a trial that was asked for.
             attempt: 0 first; others draw again.
         """
-        trial = self._storage.get_trial(self._trial_id(number))
-        return Draft(self._study, trial, algorithm=self.algorithm, seed=self._seed, attempt=attempt)
+        trial = self._proposals[number].trial
+        return Draft(self._sampled, trial, algorithm=self.algorithm, seed=self._seed, attempt=attempt)
 
     def is_proposed(self, number: int) -> bool:
-        """Whether the parameters of a trial are known: it was put back, or given by the user."""
-        trial = self._storage.get_trial(self._trial_id(number))
-        return bool(trial.params) or "fixed_params" in trial.system_attrs
+        """Whether the parameters of a trial that was asked for are known: it was put back, or given by the user."""
+        return self._proposals[number].is_given
 
-    def propose(self, number: int, params: dict[str, HyperparameterValue]) -> optuna.Trial:
-        """Store the parameters of a trial all at once, so that one that is put back has the same ones.
+    def propose(self, number: int, params: dict[str, HyperparameterValue]) -> Proposal:
+        """Give a trial that was asked for its parameters; `describe` stores them.
 
         Returns:
             The trial, which now suggests these.
         """
-        trial_id = self._trial_id(number)
-        if params:
-            self._storage.set_trial_system_attr(trial_id, "fixed_params", params)
-        return optuna.trial.Trial(self._study, trial_id)
+        return self._proposals[number].give(params)
 
     def withdraw(self, number: int) -> None:
         """Take back a trial for which there is no configuration left; nobody sees it any more."""
-        self._storage.set_trial_state_values(self._trial_id(number), TrialState.FAIL)
+        change_trial(self._storage, self._trial_id(number), state=TrialState.FAIL)
 
-    def tried(self, *, besides: int = -1) -> list[dict[str, HyperparameterValue]]:
+    def tried(self, *, besides: int = -1) -> Tried:
         """The configurations of all trials, finished, running or put back.
 
         Args:
-            besides: Number of a trial that does not count.
+            besides: Number of a trial that was just asked for, which does not count; what was known then is not read
+                again, since nobody else may ask meanwhile.
         """
-        return [
-            dict(trial.user_attrs["hyperparameters"])
-            for trial in self._trials()
-            if trial.number != besides and "hyperparameters" in trial.user_attrs
-        ]
+        if besides < 0:
+            self._history.read()
+        return self._history.tried(besides=besides)
 
     def end(self, reason: str) -> None:
         """Note why the search ends before its budget is used up."""
         write_json(self._folder.ending_file, reason)
 
-    def ask(self, max_trials: int, *, may_start: bool = True) -> optuna.Trial | None:
+    def ask(self, max_trials: int, *, may_start: bool = True) -> Proposal | None:
         """The next trial to run, one that waits before a new one; None when the budget is used up.
 
         Args:
@@ -178,45 +186,61 @@ class Study:
             may_start: Whether there may be a new one at all.
         """
         self.put_back_lapsed()
+        owner: dict[str, HyperparameterValue] = {"worker": self.worker}
+        if token := leases.own(self._folder):
+            owner["lease"] = token
         # Held, or two workers would both take the last one; and a trial without an owner is a dead worker's.
         with self._folder.exclusive("study"):
-            trials = self._trials()
-            is_new_one_allowed = may_start and len(trials) < max_trials
-            if not is_new_one_allowed and not any(trial.state is TrialState.WAITING for trial in trials):
-                return None
-            trial = self._study.ask()
-            trial_id = self._trial_id(trial.number)
-            self._storage.set_trial_user_attr(trial_id, "worker", self.worker)
-            if token := leases.own(self._folder):
-                self._storage.set_trial_user_attr(trial_id, "lease", token)
-            return trial
+            self._history.read()
+            trial = self._taken(owner)
+            is_new_one_allowed = may_start and len(self._history) < max_trials
+            if trial is None and is_new_one_allowed:
+                trial = self._started(owner)
+        if trial is None:
+            return None
+        self._proposals[trial.number] = Proposal(trial)
+        return self._proposals[trial.number]
+
+    def _taken(self, owner: dict[str, HyperparameterValue]) -> FrozenTrial | None:
+        """A trial that waited, now running."""
+        for trial in self._history.unfinished:
+            # Without a lock (its connection was lost), another worker may have been faster.
+            if trial.state is TrialState.WAITING and self._storage.set_trial_state_values(
+                trial._trial_id, TrialState.RUNNING
+            ):
+                change_trial(self._storage, trial._trial_id, attrs=owner)
+                return trial
+        return None
+
+    def _started(self, owner: dict[str, HyperparameterValue]) -> FrozenTrial:
+        """A new trial."""
+        template = optuna.trial.create_trial(state=TrialState.RUNNING, user_attrs=owner)
+        trial = self._storage._create_new_trial(self._study._study_id, template)
+        return trial
 
     def report(self, number: int, epoch: int, *, objective: float, loss: float) -> None:
         """Store what an epoch was judged, and its validation loss.
 
         A trial that runs again reports some epochs again; what it had reported of later ones does not count then.
         """
-        trial_id = self._trial_id(number)
-        trial = self._storage.get_trial(trial_id)
-        losses = trial.user_attrs.get("val_losses", [])
-        # JSON, as optuna-dashboard reads it, has no infinity.
-        told = loss if math.isfinite(loss) else None
-        self._storage.set_trial_user_attr(trial_id, "val_losses", [*losses[:epoch], told])
-        self._storage.set_trial_intermediate_value(trial_id, epoch, objective)
-        for later, value in trial.intermediate_values.items():
-            if later > epoch and not math.isnan(value):
-                self._storage.set_trial_intermediate_value(trial_id, later, math.nan)
+        self._store_proposal(number)
+        report_epoch(self._storage, self._trial_id(number), epoch, objective=objective, loss=loss)
 
     def rivals(self, number: int) -> Iterator[Rival]:
         """The other trials, as a pruner compares them; nothing is read before the first is asked for."""
-        for trial in self._trials():
-            if trial.number != number:
-                is_over = trial.state is TrialState.COMPLETE and _outcome(trial) is not Outcome.PRUNED
-                yield Rival(trial.number, _objectives(trial), _objective(trial) if is_over else None)
+        self._history.read()
+        yield from self._history.rivals(number)
 
     def describe(self, number: int, hyperparameters: dict[str, HyperparameterValue]) -> None:
-        """Store the active values of a trial as the search space names them (fixed ones included)."""
-        self._storage.set_trial_user_attr(self._trial_id(number), "hyperparameters", hyperparameters)
+        """Store the parameters of a trial, and its active values as the space names them, fixed ones too."""
+        self._store_proposal(number, hyperparameters=hyperparameters)
+
+    def _store_proposal(self, number: int, **attrs: Any) -> None:
+        """Store what a trial was proposed since the last call, with more of its attributes."""
+        proposal = self._proposals.get(number)
+        params = proposal.new_params() if proposal else {}
+        if params or attrs:
+            change_trial(self._storage, self._trial_id(number), params=params, attrs=attrs)
 
     def finish(
         self,
@@ -226,6 +250,7 @@ class Study:
         outcome: Outcome,
         message: str = "",
         axes: tuple[float, float] | None = None,
+        hyperparameters: dict[str, HyperparameterValue] | None = None,
     ) -> None:
         """End a trial. A failed one is complete too: its objective is finite, and the sampler learns from it.
 
@@ -235,16 +260,18 @@ class Study:
             outcome: How it ended.
             message: Why, if there is more to say.
             axes: Error and instability; a study of both apart is searched by these. None: the worst there is.
+            hyperparameters: As for `describe`, if they are not those that were described.
         """
-        trial_id = self._trial_id(number)
         is_pareto = len(self._study.directions) > 1
-        if is_pareto:
-            self._storage.set_trial_user_attr(trial_id, "objective", objective)
-        self._storage.set_trial_user_attr(trial_id, "outcome", str(outcome))
-        if message:
-            self._storage.set_trial_user_attr(trial_id, "message", message)
-        self._storage.set_trial_state_values(
-            trial_id, TrialState.COMPLETE, (axes or self._worst_axes()) if is_pareto else [objective]
+        told = {"objective": objective if is_pareto else None, "message": message, "hyperparameters": hyperparameters}
+        proposal = self._proposals.pop(number, None)
+        change_trial(
+            self._storage,
+            self._trial_id(number),
+            params=proposal.new_params() if proposal else {},
+            attrs={"outcome": str(outcome)} | {key: value for key, value in told.items() if value not in (None, "")},
+            state=TrialState.COMPLETE,
+            values=(axes or self._worst_axes()) if is_pareto else [objective],
         )
 
     def _worst_axes(self) -> tuple[float, float]:
@@ -287,13 +314,12 @@ class Study:
                 if attempts >= most_deaths:
                     self.finish(trial.number, worst_objective, outcome=Outcome.CRASHED, message=message)
                     continue
-                self._storage.set_trial_user_attr(trial_id, "worker", None)
-                self._storage.set_trial_state_values(trial_id, TrialState.WAITING)
+                change_trial(self._storage, trial_id, attrs={"worker": None}, state=TrialState.WAITING)
         return [trial.number for trial in running]
 
     def _note_attempt(self, trial: FrozenTrial) -> int:
         """Count a death of a trial's worker; returns how many there were since the trial last trained further."""
-        num_epochs = len(_objectives(trial))
+        num_epochs = len(objectives_of(trial))
         attempts, before = trial.user_attrs.get("deaths", (0, 0))
         attempts = 1 if num_epochs > before else attempts + 1
         self._storage.set_trial_user_attr(self._trial_id(trial.number), "deaths", (attempts, num_epochs))
@@ -316,11 +342,11 @@ class Study:
 
     def unfinished(self) -> list[int]:
         """Numbers of the trials that are running, or wait for a worker."""
-        return [trial.number for trial in self._trials() if trial.state in _UNFINISHED]
+        return [trial.number for trial in self._unfinished()]
 
     def num_epochs(self) -> int:
         """How many epochs of all trials were reported."""
-        return sum(len(_objectives(trial)) for trial in self._trials())
+        return sum(len(objectives_of(trial)) for trial in self._trials())
 
     def put_back_lapsed(self) -> None:
         """Put back the trials of workers on other machines that have died; nothing for a study that is a file."""
@@ -331,7 +357,7 @@ class Study:
 
     def _left_behind(self, worker: int | None, lease: str | None) -> list[FrozenTrial]:
         """The running trials of a worker, or of all that are gone, and those whose worker died while it was asking."""
-        running = [trial for trial in self._trials() if trial.state is TrialState.RUNNING]
+        running = [trial for trial in self._unfinished() if trial.state is TrialState.RUNNING]
         if not self._is_shared:
             return [trial for trial in running if worker is None or trial.user_attrs.get("worker") in (worker, None)]
         if worker is not None:
@@ -343,62 +369,74 @@ class Study:
 
     def num_running(self) -> int:
         """How many trials some worker is running."""
-        return sum(trial.state is TrialState.RUNNING for trial in self._trials())
+        return sum(trial.state is TrialState.RUNNING for trial in self._unfinished())
 
     def num_waiting(self) -> int:
         """How many trials were put back, or enqueued, and wait for a worker."""
-        return sum(trial.state is TrialState.WAITING for trial in self._trials())
+        return sum(trial.state is TrialState.WAITING for trial in self._unfinished())
 
     def finished(self) -> list[tuple[int, dict[str, HyperparameterValue], float]]:
         """Number, hyperparameters and objective of each finished trial."""
+        self._history.read()
         return [
-            (trial.number, dict(trial.user_attrs.get("hyperparameters", trial.params)), _objective(trial) or 0.0)
-            for trial in self._trials()
-            if trial.state is TrialState.COMPLETE
+            (trial.number, dict(trial.user_attrs.get("hyperparameters", trial.params)), objective_of(trial) or 0.0)
+            for trial in self._history.finished
         ]
+
+    def records(self) -> list[TrialRecord]:
+        """The records of the finished trials, by number; each as it was when this process first asked."""
+        self._history.read()
+        for trial in self._history.finished:
+            if trial.number not in self._records:
+                self._records[trial.number] = _record(self._folder, trial)
+        return [self._records[trial.number] for trial in self._history.finished]
 
     def last_finished(self, count: int) -> list[tuple[Outcome, str]]:
         """Outcome and message of the trials that ended last, of all workers, the newest last."""
-        finished = [trial for trial in self._trials() if trial.state is TrialState.COMPLETE and trial.datetime_complete]
-        newest = sorted(finished, key=lambda trial: (trial.datetime_complete, trial.number))[-count:]
-        return [(_outcome(trial), str(trial.user_attrs.get("message", ""))) for trial in newest]
+        self._history.read()
+        return [(outcome_of(trial), str(trial.user_attrs.get("message", ""))) for trial in self._history.newest(count)]
 
     def best_numbers(self, count: int) -> list[int]:
         """Numbers of the best trials that were trained to their end and did not fail, best first."""
-        finished = [
-            trial
-            for trial in self._trials()
-            if trial.state is TrialState.COMPLETE
-            and not _outcome(trial).is_failed
-            and _outcome(trial) is not Outcome.PRUNED
-        ]
-        return [trial.number for trial in sorted(finished, key=lambda trial: (_objective(trial), trial.number))[:count]]
+        return [trial.number for trial in itertools.islice(self._best(), count)]
 
     def leaders(self, count: int) -> list[Leader]:
         """The best trials that were trained to their end and did not fail, best first."""
-        trials = {trial.number: trial for trial in self._trials()}
         return [
             Leader(
-                dict(trials[number].user_attrs.get("hyperparameters", {})),
-                trials[number].user_attrs.get("worker") == self.worker,
+                dict(trial.user_attrs.get("hyperparameters", {})),
+                trial.user_attrs.get("worker") == self.worker,
             )
-            for number in self.best_numbers(count)
+            for trial in itertools.islice(self._best(), count)
         ]
 
     def num_finished(self) -> int:
         """How many trials have ended, failed ones included."""
-        return sum(trial.state is TrialState.COMPLETE for trial in self._trials())
+        self._history.read()
+        return self._history.num_finished
 
     def best_objective(self) -> tuple[float, int] | None:
         """Lowest objective of the trials that were trained to their end and did not fail, and its trial."""
-        best = self.best_numbers(1)
-        values = {trial.number: _objective(trial) for trial in self._trials() if trial.number in best}
-        return (float(values[best[0]] or 0.0), best[0]) if best else None
+        best = next(self._best(), None)
+        return (objective_of(best) or 0.0, best.number) if best else None
+
+    def _best(self) -> Iterator[FrozenTrial]:
+        self._history.read()
+        for trial in self._history.best():
+            if not outcome_of(trial).is_failed and outcome_of(trial) is not Outcome.PRUNED:
+                yield trial
 
     def _trials(self) -> list[FrozenTrial]:
-        return [trial for trial in self._study.get_trials(deepcopy=False) if trial.state is not TrialState.FAIL]
+        self._history.read()
+        return self._history.all()
+
+    def _unfinished(self) -> list[FrozenTrial]:
+        self._history.read()
+        return self._history.unfinished
 
     def _trial_id(self, number: int) -> int:
+        if number in self._proposals:
+            return int(self._proposals[number].trial._trial_id)
         return self._storage.get_trial_id_from_study_id_trial_number(self._study._study_id, number)
 
 
@@ -430,8 +468,8 @@ def delete_study(folder: RunFolder) -> None:
 
 
 def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
-    outcome = _outcome(trial)
-    objectives = _objectives(trial)
+    outcome = outcome_of(trial)
+    objectives = objectives_of(trial)
     faults: list[str] = []
     is_finished = trial.state is TrialState.COMPLETE
     seed_runs: Sequence[SeedRun] = folder.load_seed_runs(trial.number, faults) if is_finished else ()
@@ -442,7 +480,7 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         hyperparameters=dict(
             trial.user_attrs.get("hyperparameters", {} if outcome is Outcome.RUNNING else trial.params)
         ),
-        objective=_objective(trial) if is_finished else None,
+        objective=objective_of(trial) if is_finished else None,
         seed_runs=tuple(seed_runs),
         epoch_losses=tuple(
             # An older study has the losses in the place of the objectives.
@@ -458,24 +496,6 @@ def _record(folder: RunFolder, trial: FrozenTrial) -> TrialRecord:
         worker=trial.user_attrs.get("worker"),
         faults=tuple(faults),
     )
-
-
-def _objective(trial: FrozenTrial) -> float | None:
-    """By which a finished trial is ranked; the only value of its study, unless that has two."""
-    if "objective" in trial.user_attrs:
-        return float(trial.user_attrs["objective"])
-    return trial.value
-
-
-def _objectives(trial: FrozenTrial) -> tuple[float, ...]:
-    """What each epoch was judged; those of an attempt that was put back do not count."""
-    return tuple(value for _, value in sorted(trial.intermediate_values.items()) if not math.isnan(value))
-
-
-def _outcome(trial: FrozenTrial) -> Outcome:
-    if trial.state in _UNFINISHED:
-        return _UNFINISHED[trial.state]
-    return Outcome(trial.user_attrs.get("outcome", Outcome.CRASHED))
 
 
 @contextlib.contextmanager
@@ -517,9 +537,21 @@ def _storage(folder: RunFolder) -> tuple[optuna.storages.RDBStorage, str]:
             "SQLite's locks do not hold between machines. Give --run a folder on a local disk, or have the study in a "
             "database: --storage postgresql://USER@HOST/DATABASE"
         )
-    url = URL.create("sqlite", database=str(folder.study_file.absolute())).render_as_string()
+    file = folder.study_file.absolute()
+    url = URL.create("sqlite", database=str(file))
+    if not (os.access(folder.root, os.W_OK) or file.with_name(f"{file.name}-wal").exists()):
+        # To read beside writers, SQLite makes files of its own, which cannot be made here; nor can anybody write.
+        query = {"mode": "ro", "immutable": "1", "uri": "true"}
+        url = URL.create("sqlite", database=f"file:{quote(str(file))}", query=query)
     try:
         options = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
-        return optuna.storages.RDBStorage(url, engine_kwargs=options), STUDY_NAME
+        return optuna.storages.RDBStorage(url.render_as_string(), engine_kwargs=options), STUDY_NAME
     except RuntimeError as error:
         raise _fault(folder, str(error)) from error
+
+
+def _log_ahead(storage: optuna.storages.RDBStorage) -> None:
+    """Have the file written by way of a log: one sync a transaction at most, and readers never wait."""
+    if storage.engine.name == "sqlite":
+        with storage.engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode=WAL")
