@@ -8,6 +8,7 @@ import io
 import json
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import pytest
 from rich.console import Console
 
 from tuner.config import SearchConfig
+from tuner.data import folders
 from tuner.data.cache import Estimate
 from tuner.errors import EnvironmentFault
-from tuner.progress import AuditProgress, Events, Progress
+from tuner.progress import AuditProgress, Events, Progress, ReadingProgress
 from tuner.records import (
     Adaptation,
     AdaptationStep,
@@ -460,6 +462,44 @@ def test_a_long_audit_says_which_check_runs() -> None:
     for number in range(3):
         told.tell("label_errors", number, 20)
     assert stream.getvalue().split() == ["auditing:", "label", "errors", "(3", "of", "20)"]
+
+
+def told_of_reading(folder: Path, times: Iterable[float], **options: Any) -> str:
+    stream = io.StringIO()
+    left = iter(times)
+    console = Console(file=stream, width=80, **options.pop("terminal", {}))
+    with ReadingProgress(console, clock=lambda: next(left), **options):
+        folders.Readable(folder, [folder / str(row) for row in range(5)], noun="images").each(lambda file: 0)
+    return stream.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("times", "lines"),
+    [
+        pytest.param([0.0, 1.0, 2.0, 2.9, 3.0], [], id="short"),
+        pytest.param(
+            [0.0, 3.0, 10.0, 13.0, 14.0],
+            ["reading images: 2 of 5, about 9 s left", "reading images: 4 of 5, about 4 s left"],
+            id="long",
+        ),
+    ],
+)
+def test_a_long_reading_says_how_far_it_is_and_how_long_it_takes(
+    times: list[float], lines: list[str], tmp_path: Path
+) -> None:
+    assert told_of_reading(tmp_path, times).splitlines() == lines
+
+
+def test_on_a_terminal_the_reading_is_one_line_that_goes_away(tmp_path: Path) -> None:
+    found = told_of_reading(tmp_path, [0.0, 4.0, 5.0, 6.0, 7.0], terminal={"force_terminal": True})
+    assert re.search(r"reading images: \d of 5, about \d+ s left", found)
+    assert found.endswith("\x1b[2K")
+
+
+def test_a_quiet_reading_says_nothing_and_nobody_listens_afterwards(tmp_path: Path) -> None:
+    assert told_of_reading(tmp_path, [0.0, 9.0, 99.0, 999.0, 9999.0], is_quiet=True) == ""
+    told_of_reading(tmp_path, [0.0] * 5)
+    folders.Readable(tmp_path, [tmp_path], noun="images").each(lambda file: 0)
 
 
 def test_the_front_is_told_where_it_is_asked_for() -> None:

@@ -117,7 +117,7 @@ def search(
 
     from tuner import wording
     from tuner.data import cache
-    from tuner.progress import AuditProgress
+    from tuner.progress import AuditProgress, ReadingProgress
     from tuner.search import plan, setup
 
     started = time.monotonic()
@@ -125,8 +125,10 @@ def search(
     root, goes_on = (run_dir, os.path.isfile(run_dir / "config.yaml")) if run_dir else setup.choose_folder(config)
     if not quiet:
         _say(f"Reading {config.data or 'the digits'} ...")
-    before = None if quiet else AuditProgress(Console(stderr=True)).tell
-    folder, dataset = setup.prepare(config, root, before=before)
+    console = Console(stderr=True)
+    before = None if quiet else AuditProgress(console).tell
+    with ReadingProgress(console, is_quiet=quiet):
+        folder, dataset = setup.prepare(config, root, before=before)
     setup.note_start(folder, sys.argv[1:])
     if not quiet:
         _say(f"{'Going on with' if goes_on else 'New run in'} {root}")
@@ -242,13 +244,14 @@ def audit(context: click.Context, /, as_json: bool, html: Path | None, **options
     from rich.console import Console
 
     from tuner.data.audit import SEVERE
-    from tuner.progress import AuditProgress
+    from tuner.progress import AuditProgress, ReadingProgress
     from tuner.search.setup import read_data
     from tuner.wording import audit_lines
 
     given = {name: value for name, value in options.items() if value is not None}
     console = Console(stderr=True)
-    record = read_data(resolve(given, None), before=AuditProgress(console).tell).record
+    with ReadingProgress(console):
+        record = read_data(resolve(given, None), before=AuditProgress(console).tell).record
     if html is not None:
         from reports.audit import write_audit
 
@@ -526,6 +529,9 @@ def submit(
     **options: Any,
 ) -> None:
     """Set a search up, or take the run that is there, and have batch jobs work on it."""
+    from rich.console import Console
+
+    from tuner.progress import ReadingProgress
     from tuner.search import batch, setup
     from tuner.store import RunFolder
 
@@ -542,7 +548,8 @@ def submit(
         batch.require_scheduler(backend)
     if is_named or not is_there:
         _say(f"Reading {config.data or 'the digits'} ...")
-        folder, _ = setup.prepare(config, run_dir)
+        with ReadingProgress(Console(stderr=True)):
+            folder, _ = setup.prepare(config, run_dir)
         setup.note_start(folder, sys.argv[1:])
     else:
         folder = RunFolder.open(run_dir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -12,9 +13,11 @@ from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
+from rich.status import Status
 from rich.text import Text
 
 from tuner.config import SearchConfig
+from tuner.data import folders
 from tuner.records import (
     FINISHED_OUTCOMES,
     Adaptation,
@@ -44,10 +47,14 @@ from tuner.wording import (
     worker_text,
 )
 
-__all__ = ["AuditProgress", "Events", "Progress"]
+__all__ = ["AuditProgress", "Events", "Progress", "ReadingProgress"]
 
 # From here on the checks of an audit are told one by one. Source: convention.
 AUDIT_SAYS_AFTER_S = 3.0
+# The same for the reading of files; how often it is said on a terminal, and elsewhere. Source: convention.
+READING_SAYS_AFTER_S = 3.0
+LIVE_INTERVAL_S = 0.25
+READING_INTERVAL_S = 10.0
 
 
 class Progress:
@@ -250,6 +257,73 @@ class Events:
                     error=run.error,
                     stability=run.score.stability,
                 )
+
+
+class ReadingProgress:
+    """Says how far the reading of many files is, and about how long it will take, once it takes long.
+
+    On a terminal one line that changes and goes away in the end, elsewhere a line from time to time.
+
+    Args:
+        console: Where to.
+        is_quiet: Say nothing.
+    """
+
+    def __init__(
+        self, console: Console, *, is_quiet: bool = False, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._console = console
+        self._is_quiet = is_quiet
+        self._clock = clock
+        self._started = self._said = 0.0
+        self._status: Status | None = None
+        self._watching = contextlib.ExitStack()
+
+    def __enter__(self) -> ReadingProgress:
+        if not self._is_quiet:
+            self._watching.enter_context(folders.watched(self.tell))
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._watching.close()
+        self._end()
+
+    def tell(self, noun: str, done: int, total: int) -> None:
+        """After a file was read.
+
+        Args:
+            noun: What the files are, in the plural.
+            done: How many are.
+            total: How many there are.
+        """
+        now = self._clock()
+        if done == 1:
+            self._started = now
+            self._said = now + READING_SAYS_AFTER_S - self._interval_s
+        if done == total:
+            self._end()
+        elif now - self._said >= self._interval_s:
+            self._said = now
+            left = (now - self._started) / max(1, done - 1) * (total - done)
+            self._say(f"reading {noun}: {done:,} of {total:,}, about {duration(left)} left")
+
+    @property
+    def _interval_s(self) -> float:
+        return LIVE_INTERVAL_S if self._console.is_terminal else READING_INTERVAL_S
+
+    def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        elif self._status is None:
+            self._status = self._console.status(Text(line))
+            self._status.start()
+        else:
+            self._status.update(Text(line))
+
+    def _end(self) -> None:
+        if self._status is not None:
+            self._status.stop()
+            self._status = None
 
 
 class AuditProgress:

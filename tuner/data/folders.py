@@ -6,10 +6,12 @@ files of other types, empty sub-folders, and files that cannot be read, each wit
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -31,6 +33,7 @@ __all__ = [
     "is_junk",
     "suffixes_below",
     "to_predict",
+    "watched",
 ]
 
 # What systems leave in folders; hidden files (leading dot) are passed over as well.
@@ -54,6 +57,7 @@ MAX_UNREADABLE_FRAC = 0.1
 # At most this many files are named in a message.
 MAX_NAMED = 20
 
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 Value = TypeVar("Value", bound=np.generic)
 
@@ -227,6 +231,26 @@ def suffixes_below(folder: Path) -> Counter[str]:
     return Counter(file.suffix.lower() for file in files_below(folder, ())[1])
 
 
+Watcher = Callable[[str, int, int], None]
+
+# Here, so that no reader has to hand it on.
+_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
+
+
+@contextlib.contextmanager
+def watched(watcher: Watcher) -> Iterator[None]:
+    """While the block runs, tell of each file that is looked at or read.
+
+    Args:
+        watcher: Is given what the files are, how many are done, and how many there are; folders are gone through twice.
+    """
+    token = _watcher.set(watcher)
+    try:
+        yield
+    finally:
+        _watcher.reset(token)
+
+
 class Readable:
     """Files, of which those that cannot be read are left out and listed; too many of them are refused.
 
@@ -272,9 +296,21 @@ class Readable:
             DataError: Too many files cannot be read.
         """
         with ThreadPoolExecutor(max_workers=min(16, 2 * (os.cpu_count() or 1))) as pool:
-            results = list(pool.map(function, self.files))
+            results = list(self._told(pool.map(function, self.files)))
         self.leave_out({file: found for file, found in zip(self.files, results, strict=True) if isinstance(found, str)})
         return [result for result in results if not isinstance(result, str)]
+
+    def one_by_one(self) -> Iterator[Path]:
+        """The files, where each has to know what the ones before it held."""
+        return self._told(iter(self.files))
+
+    def _told(self, items: Iterator[Item]) -> Iterator[Item]:
+        """One item for each file; the watcher is told when the next one is asked for."""
+        watcher, total = _watcher.get(), len(self.files)
+        for number, item in enumerate(items, start=1):
+            yield item
+            if watcher is not None:
+                watcher(self._noun, number, total)
 
     def into(self, x: npt.NDArray[Value], function: Callable[[Path], npt.NDArray[Value] | str]) -> npt.NDArray[Value]:
         """The rows of an array, each filled from its start with the result of a function, as `each` calls it.

@@ -457,7 +457,7 @@ def _read_all(
     reading: dict[str, str] = {}
     sequences: list[npt.NDArray[np.float64]] = []
     problems: dict[Path, str] = {}
-    for file in readable.files:
+    for file in readable.one_by_one():
         try:
             table = frames.read(file, options)
             values, found = _channels(table.frame, file, only=channels)
