@@ -189,19 +189,21 @@ class Confirmed:
 
         from benchmarks.rivals import WithLabels
         from tuner.data import cache
+        from tuner.inference import evaluate
         from tuner.search.context import discover_space, hyperparameters_of, prepared_data, training_data
 
         hypermodel = WithLabels(discover_space(self._folder)[0])
         dataset, hp = self._folder.load_dataset(), hyperparameters_of(values)
         data = training_data(self._folder, dataset, values)
-        test = cache.test_part(self._folder.data_dir, prepared_data(self._folder, dataset, values), dataset.spec)
+        prepared = prepared_data(self._folder, dataset, values)
         found = []
         for seed in FRESH_SEEDS:
             keras.utils.set_random_seed(seed)
             model = hypermodel.build(hp)
             validation = (data.x_validation, data.y_validation)
             hypermodel.fit(hp, model, data.x, data.y, validation_data=validation, epochs=self._epochs, verbose=0)
-            found.append(float((model.predict(test.x, verbose=0).argmax(axis=-1) == test.y).mean()))
+            test = cache.test_parts(self._folder.data_dir, prepared, dataset.spec)
+            found.append(evaluate(model, test, target_scaler=None)["accuracy"])
             keras.backend.clear_session()
         return statistics.mean(found)
 
