@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import arrays, audio, frames, images, labels, room, sequences, tables
+from tuner.data import arrays, audio, frames, images, labels, room, sequence_folders, sequence_tables, tables
 from tuner.data.dataset import Dataset
 from tuner.data.layout import Layout
 from tuner.data.options import ReadOptions
@@ -26,9 +26,9 @@ Array = npt.NDArray[Any]
 _READERS: dict[Form, Callable[..., Dataset]] = {
     "image_folder": images.read,
     "audio_folder": audio.read,
-    "long_table": sequences.read_long,
-    "recording": sequences.read_recording,
-    "sequence_folder": sequences.read_folder,
+    "long_table": sequence_tables.read_long,
+    "recording": sequence_tables.read_recording,
+    "sequence_folder": sequence_folders.read_folder,
 }
 
 

@@ -10,7 +10,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import archives, arrays, audio, folders, frames, images, layout, parts, sequences, split, tables, tfds
+from tuner.data import (
+    archives,
+    arrays,
+    audio,
+    folders,
+    frames,
+    images,
+    layout,
+    parts,
+    sequence_folders,
+    sequence_tables,
+    split,
+    tables,
+    tfds,
+)
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean
@@ -157,11 +171,11 @@ def _read(path: Path, form: Form, options: ReadOptions) -> Dataset:
     if form == "audio_folder":
         return audio.read(path, options)
     if form == "sequence_folder":
-        return sequences.read_folder(path, options)
+        return sequence_folders.read_folder(path, options)
     if form == "long_table":
-        return sequences.read_long(path, options)
+        return sequence_tables.read_long(path, options)
     if form == "recording":
-        return sequences.read_recording(path, options)
+        return sequence_tables.read_recording(path, options)
     if form == "tfds":
         return tfds.read(str(path), options)
     if form == "npz":
@@ -185,9 +199,9 @@ def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[
     path = _existing(source)
     found = _contents(path)
     if found == "tables" and spec.form == "sequence_folder":
-        return sequences.read_folder_features(path, spec)
+        return sequence_folders.read_folder_features(path, spec)
     if found == "tables" and path.is_file() and spec.form in ("long_table", "recording"):
-        return sequences.read_table_features(path, spec)
+        return sequence_tables.read_table_features(path, spec)
     if found == "tables" and path.is_file() and (spec.form == "table" or spec.kind == "text"):
         return tables.read_features(path, spec)
     if found == "images" and spec.kind == "image" and spec.form != "digits":
