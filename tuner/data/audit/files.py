@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.audit.sample import MAX_EXAMPLES, Array, Sample, counted, graded
+from tuner.data.audit.sample import MAX_EXAMPLES, Array, Sample, faulty, graded
 from tuner.records import Finding, Remedy
 
 __all__ = ["format_tells_label", "odd_aspect", "odd_size", "unreadable_files"]
@@ -68,26 +70,21 @@ def odd_size(sample: Sample) -> Finding | None:
     is_odd = _is_odd(factor, ODD_SIZE_RATIO)
     if not is_odd.any():
         return None
-    worst = _worst(factor, is_odd)
-    width, height = (int(facts[name][worst[0]]) for name in ("width_px", "height_px"))
+    farthest = _farthest(factor, is_odd)
+    width, height = (int(facts[name][farthest]) for name in ("width_px", "height_px"))
     usual = float(np.nanmedian(sides))
-    return Finding(
-        code="odd_size",
-        where=sample.dataset.row_names[worst[0]],
-        severity=graded(float(is_odd.mean()), low=0.25, high=0.5),
-        confidence=0.8,
-        evidence={
-            "num_images": float(len(worst)),
-            "images_frac": float(is_odd.mean()),
-            "largest_ratio": float(np.exp(np.abs(factor[worst[0]]))),
-            "median_side_px": usual,
-        },
-        cause=f"{counted(is_odd, 'images')} are far from the usual size (side {usual:,.0f} px), the farthest "
-        f"{width:,} x {height:,}; all were resized.",
-        examples=sample.examples(worst),
-        remedies=(
-            Remedy("data", "look whether they show the same section", "After resizing, things in them differ in size."),
+    return _odd(
+        sample,
+        "odd_size",
+        is_odd,
+        factor=factor,
+        most_severe=0.5,
+        cause=f"are far from the usual size (side {usual:,.0f} px), the farthest {width:,} x {height:,}; all were "
+        "resized",
+        remedy=Remedy(
+            "data", "look whether they show the same section", "After resizing, things in them differ in size."
         ),
+        more={"median_side_px": usual},
     )
 
 
@@ -100,22 +97,44 @@ def odd_aspect(sample: Sample) -> Finding | None:
     is_odd = _is_odd(factor, ODD_ASPECT_RATIO)
     if not is_odd.any():
         return None
-    worst = _worst(factor, is_odd)
-    ratio = float(np.exp(np.abs(factor[worst[0]])))
-    return Finding(
-        code="odd_aspect",
-        where=sample.dataset.row_names[worst[0]],
-        severity=graded(float(is_odd.mean()), low=0.25, high=0.6),
+    ratio = _ratio(factor, is_odd)
+    return _odd(
+        sample,
+        "odd_aspect",
+        is_odd,
+        factor=factor,
+        most_severe=0.6,
+        cause=f"are of another shape than the others, the farthest {ratio:.1f} times as wide or as high; resizing "
+        "distorted them",
+        remedy=Remedy("data", "crop them to the usual shape", "Then all things keep their proportions."),
+    )
+
+
+def _odd(
+    sample: Sample,
+    code: str,
+    is_odd: npt.NDArray[np.bool_],
+    *,
+    factor: Numbers,
+    most_severe: float,
+    cause: str,
+    remedy: Remedy,
+    more: Mapping[str, float] | None = None,
+) -> Finding:
+    """A finding of images that are far from the others by a factor (its logarithm)."""
+    return faulty(
+        sample,
+        code,
+        is_odd,
+        noun="images",
+        rows=np.arange(len(is_odd)),
+        badness=np.nan_to_num(np.abs(factor)),
+        severity=graded(float(is_odd.mean()), low=0.25, high=most_severe),
         confidence=0.8,
-        evidence={
-            "num_images": float(len(worst)),
-            "images_frac": float(is_odd.mean()),
-            "largest_ratio": ratio,
-        },
-        cause=f"{counted(is_odd, 'images')} are of another shape than the others, the farthest {ratio:.1f} times as "
-        "wide or as high; resizing distorted them.",
-        examples=sample.examples(worst),
-        remedies=(Remedy("data", "crop them to the usual shape", "Then all things keep their proportions."),),
+        cause=cause,
+        remedies=(remedy,),
+        where=sample.dataset.row_names[_farthest(factor, is_odd)],
+        more={"largest_ratio": _ratio(factor, is_odd), **(more or {})},
     )
 
 
@@ -132,9 +151,13 @@ def _is_odd(factor: Numbers, least_ratio: float) -> npt.NDArray[np.bool_]:
     return np.asarray(is_far & (np.nan_to_num(np.abs(factor)) > np.log(least_ratio)))
 
 
-def _worst(badness: Numbers, is_bad: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    order = np.argsort(-np.nan_to_num(np.abs(badness)), kind="stable")
-    return order[is_bad[order]]
+def _farthest(factor: Numbers, is_odd: npt.NDArray[np.bool_]) -> int:
+    return int(np.where(is_odd, np.nan_to_num(np.abs(factor)), -1.0).argmax())
+
+
+def _ratio(factor: Numbers, is_odd: npt.NDArray[np.bool_]) -> float:
+    """Of the farthest to the median, or the other way round."""
+    return float(np.exp(np.abs(factor[_farthest(factor, is_odd)])))
 
 
 def format_tells_label(sample: Sample) -> Finding | None:

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.audit.pictures import Numbers, Pictures, measure
-from tuner.data.audit.sample import Sample, counted, graded
+from tuner.data.audit.sample import Sample, counted, faulty, graded
 from tuner.records import Finding, Remedy
 
 __all__ = [
@@ -140,23 +140,18 @@ def _poor(sample: Sample, code: str, is_poor: Flags, *, badness: Numbers, cause:
     share = float(is_poor.mean())
     if share < POOR_FRAC:
         return None
-    order = np.argsort(-badness, kind="stable")
-    worst = order[is_poor[order]]
-    return Finding(
-        code=code,
-        where="",
+    return faulty(
+        sample,
+        code,
+        is_poor,
+        noun="images",
+        rows=pictures.rows,
+        badness=badness,
         severity=graded(share, low=0.25, high=0.7),
         confidence=0.8,
-        evidence={
-            "images_frac": share,
-            "num_images": float(np.count_nonzero(is_poor)),
-            "worst": float(abs(badness[worst[0]])),
-            "bound": bound,
-            "num_rows_examined": float(len(pictures.rows)),
-        },
-        cause=f"{counted(is_poor, 'images')} {cause}.",
-        examples=sample.examples(pictures.rows[worst]),
+        cause=cause,
         remedies=(_RETAKE,),
+        more={"worst": float(abs(badness[is_poor].max())), "bound": bound},
     )
 
 
@@ -198,25 +193,18 @@ def mixed_ranges(sample: Sample) -> Finding | None:
     """Images from 0 to 1 among others from 0 to 255: some were divided once too often, or not at all."""
     pictures = sample.once(measure)
     is_other = _is_other_scale(pictures)
-    share = float(is_other.mean())
     if not is_other.any():
         return None
     usual, other = float(np.median(pictures.highest)), float(np.median(pictures.highest[is_other]))
-    return Finding(
-        code="mixed_ranges",
-        where="",
-        severity=graded(share, low=0.6, high=0.89),
-        confidence=0.9,
-        evidence={
-            "images_frac": share,
-            "num_images": float(np.count_nonzero(is_other)),
-            "usual_highest": usual,
-            "other_highest": other,
-            "num_rows_examined": float(len(pictures.rows)),
-        },
-        cause=f"{counted(is_other, 'images')} reach up to {other:.3g}, the others to "
-        f"{usual:.3g}: they are on another scale.",
-        examples=sample.examples(pictures.rows[is_other]),
+    return faulty(
+        sample,
+        "mixed_ranges",
+        is_other,
+        noun="images",
+        rows=pictures.rows,
+        severity=graded(float(is_other.mean()), low=0.6, high=0.89),
+        cause=f"reach up to {other:.3g}, the others to {usual:.3g}: they are on another scale",
+        more={"usual_highest": usual, "other_highest": other},
         remedies=(Remedy("data", "bring all images to one range", "One scaler holds for all of them."),),
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -16,8 +16,9 @@ from tuner.data.duplicates import digests
 from tuner.data.split import Rows, Split
 from tuner.data.transformers import LARGEST_INPUT
 from tuner.data.transformers.channels import is_value
+from tuner.records import Finding, Remedy
 
-__all__ = ["MAX_EXAMPLES", "SEVERE", "Array", "Columns", "Sample", "counted", "draw", "graded"]
+__all__ = ["MAX_EXAMPLES", "SEVERE", "Array", "Columns", "Sample", "counted", "draw", "faulty", "graded"]
 
 # From this severity on a search refuses to start.
 SEVERE = 0.9
@@ -146,6 +147,51 @@ def draw(dataset: Dataset, split: Split, *, among: Rows | None = None) -> Sample
     noun = "channel" if x.ndim > 2 else "step"
     names = dataset.spec.feature_names or tuple(f"{noun} {number}" for number in range(columns.shape[1]))
     return Sample(dataset, split, rows, columns, names, digests(x))
+
+
+def faulty(
+    sample: Sample,
+    code: str,
+    is_faulty: npt.NDArray[np.bool_],
+    *,
+    noun: str,
+    rows: npt.NDArray[np.int64],
+    badness: Array | None = None,
+    severity: float,
+    confidence: float = 0.9,
+    cause: str,
+    remedies: tuple[Remedy, ...],
+    where: str = "",
+    more: Mapping[str, float] | None = None,
+) -> Finding:
+    """A finding of samples that have a fault: their share and number, and the worst as examples.
+
+    Args:
+        sample: Of the audit.
+        code, severity, confidence, remedies, where: Of the finding.
+        is_faulty: Whether each of `rows` has the fault.
+        noun: What they are, in the plural.
+        rows: Those that were looked at.
+        badness: How bad each of them is; None: as they stand.
+        cause: The rest of the sentence that begins with their number.
+        more: Evidence beside that.
+    """
+    order = np.arange(len(rows)) if badness is None else np.argsort(-badness, kind="stable")
+    return Finding(
+        code=code,
+        where=where,
+        severity=severity,
+        confidence=confidence,
+        evidence={
+            f"{noun}_frac": float(is_faulty.mean()),
+            f"num_{noun}": float(np.count_nonzero(is_faulty)),
+            **(more or {}),
+            "num_rows_examined": float(len(rows)),
+        },
+        cause=f"{counted(is_faulty, noun)} {cause}.",
+        examples=sample.examples(rows[order[is_faulty[order]]]),
+        remedies=remedies,
+    )
 
 
 def graded(share: float, *, low: float, high: float) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.audit.sample import Sample, counted, graded
+from tuner.data.audit.sample import Sample, faulty, graded
 from tuner.data.audit.waves import Numbers, measure
 from tuner.records import Finding, Remedy
 
@@ -91,21 +91,16 @@ def _minority(sample: Sample, *, fact: str, code: str, told: str, remedy: Remedy
         return None
     usual = different[int(counts.argmax())]
     is_other = ~np.isnan(values) & (values != usual)
-    share = float(is_other.mean())
-    return Finding(
-        code=code,
-        where="",
-        severity=graded(2 * share, low=0.25, high=0.5),
-        confidence=0.9,
-        evidence={
-            "files_frac": share,
-            "num_files": float(np.count_nonzero(is_other)),
-            "usual": float(usual),
-            "num_values": float(len(different)),
-        },
-        cause=f"{counted(is_other, 'files')} {told.format(value=usual)}.",
-        examples=sample.examples(np.flatnonzero(is_other)),
+    return faulty(
+        sample,
+        code,
+        is_other,
+        noun="files",
+        rows=np.arange(len(values)),
+        severity=graded(2 * float(is_other.mean()), low=0.25, high=0.5),
+        cause=told.format(value=usual),
         remedies=(remedy,),
+        more={"usual": float(usual), "num_values": float(len(different))},
     )
 
 
@@ -263,18 +258,14 @@ def _faulty(
     share = float(is_faulty.mean())
     if share < least:
         return None
-    order = np.argsort(-badness, kind="stable")
-    return Finding(
-        code=code,
-        where="",
+    return faulty(
+        sample,
+        code,
+        is_faulty,
+        noun="files",
+        rows=rows,
+        badness=badness,
         severity=graded(share, low=severity[0], high=severity[1]),
-        confidence=0.9,
-        evidence={
-            "files_frac": share,
-            "num_files": float(np.count_nonzero(is_faulty)),
-            "num_rows_examined": float(len(rows)),
-        },
-        cause=f"{counted(is_faulty, 'files')} {cause}.",
-        examples=sample.examples(rows[order[is_faulty[order]]]),
+        cause=cause,
         remedies=remedies,
     )

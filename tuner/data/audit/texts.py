@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data import choices
-from tuner.data.audit.sample import Sample, counted, graded
+from tuner.data.audit.sample import Sample, counted, faulty, graded
 from tuner.data.transformers import NormalizeText
 from tuner.data.transformers.text import MIN_COUNT, pieces_of
 from tuner.records import Finding, Remedy
@@ -160,20 +160,15 @@ def _debris(
     share = float(np.mean(counts > 0))
     if share < DEBRIS_FRAC:
         return None
-    order = np.argsort(-counts, kind="stable")
-    worst = rows[order[counts[order] > 0]]
-    return Finding(
-        code=code,
-        where="",
+    return faulty(
+        sample,
+        code,
+        counts > 0,
+        noun="texts",
+        rows=rows,
+        badness=counts,
         severity=graded(share, low=severity[0], high=severity[1]),
-        confidence=0.9,
-        evidence={
-            "texts_frac": share,
-            "num_texts": float(np.count_nonzero(counts)),
-            "num_rows_examined": float(len(rows)),
-        },
-        cause=f"{counted(counts > 0, 'texts')} {cause}, such as {_excerpt(sample, worst[0], code)}.",
-        examples=sample.examples(worst),
+        cause=f"{cause}, such as {_excerpt(sample, rows[counts.argmax()], code)}",
         remedies=(remedy,),
     )
 
