@@ -516,7 +516,7 @@ def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> N
 @search_options
 @job_options
 @click.option("--run", "run_dir", type=click.Path(path_type=Path), required=True, help="Run folder that all nodes see.")
-@click.option("--backend", type=click.Choice(["slurm", "kubernetes"]), required=True, help="Scheduler.")
+@click.option("--backend", type=click.Choice(["slurm", "kubernetes", "local"]), required=True, help="Scheduler.")
 @click.option("--dry-run", is_flag=True, help="Set the run up and print the script; submit nothing.")
 @click.pass_context
 def submit(
@@ -524,7 +524,7 @@ def submit(
     /,
     config_file: Path | None,
     run_dir: Path,
-    backend: Literal["slurm", "kubernetes"],
+    backend: Literal["slurm", "kubernetes", "local"],
     dry_run: bool,
     **options: Any,
 ) -> None:
@@ -543,7 +543,7 @@ def submit(
     config = (
         config_from(context, options, config_file) if is_named or not is_there else RunFolder(run_dir).load_config()
     )
-    batch.check_config(config)
+    batch.check_config(config, backend)
     if not dry_run:
         batch.require_scheduler(backend)
     if is_named or not is_there:
@@ -557,7 +557,7 @@ def submit(
         click.echo(batch.render(folder, of_jobs), nl=False)
         return
     jobs = batch.submit(folder, of_jobs, version=__version__)
-    _say(f"Submitted {jobs.num_jobs} jobs of {backend}: {jobs.number}")
+    _say(f"Submitted {jobs.num_jobs} job{'s' * (jobs.num_jobs > 1)} of {backend}: {jobs.number}")
     _say(f"Watch them: python -m tuner status {run_dir}; end them: python -m tuner cancel {run_dir}")
 
 

@@ -478,13 +478,15 @@ class BatchJobs:
         number: Of the array, or name of the Job, as the scheduler calls it.
         version: Of the program that submitted it.
         namespace: Of Kubernetes; empty for kubectl's own.
+        host: Machine that a local job runs on.
     """
 
-    backend: Literal["slurm", "kubernetes"]
+    backend: Literal["slurm", "kubernetes", "local"]
     number: str
     num_jobs: int
     version: str
     namespace: str = ""
+    host: str = ""
     schema_version: int = 1
 
 

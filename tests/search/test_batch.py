@@ -131,10 +131,10 @@ def test_a_container_gets_the_run_and_the_cards(folder: RunFolder) -> None:
 
 def test_a_study_in_a_file_cannot_be_spread_over_nodes() -> None:
     with pytest.raises(ConfigError, match="--storage postgresql://"):
-        check_config(SearchConfig())
-    check_config(SearchConfig(storage="postgresql://h/d", workers=100))
+        check_config(SearchConfig(), "slurm")
+    check_config(SearchConfig(storage="postgresql://h/d", workers=100), "kubernetes")
     with pytest.raises(ConfigError, match="100 at most"):
-        check_config(SearchConfig(storage="postgresql://h/d", workers=101))
+        check_config(SearchConfig(storage="postgresql://h/d", workers=101), "slurm")
 
 
 def test_jobs_are_submitted_shown_and_cancelled(folder: RunFolder, fakes: Path) -> None:

@@ -9,17 +9,23 @@ from typing import Any, Literal
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError
 from tuner.records import BatchJobs
-from tuner.search import kubernetes, slurm
+from tuner.search import kubernetes, local, slurm
 from tuner.search.kubernetes import PodOptions
+from tuner.search.local import LocalOptions
 from tuner.search.scheduler import STRIDE, require_program
 from tuner.search.slurm import JobOptions
 from tuner.store import RunFolder
 
 __all__ = ["cancel_jobs", "check_config", "job_options", "job_states", "render", "require_scheduler", "submit"]
 
-BackendName = Literal["slurm", "kubernetes"]
+BackendName = Literal["slurm", "kubernetes", "local"]
+BackendOptions = JobOptions | PodOptions | LocalOptions
 
-_OPTIONS: dict[BackendName, type[JobOptions | PodOptions]] = {"slurm": JobOptions, "kubernetes": PodOptions}
+_OPTIONS: dict[BackendName, type[BackendOptions]] = {
+    "slurm": JobOptions,
+    "kubernetes": PodOptions,
+    "local": LocalOptions,
+}
 _PROGRAMS: dict[BackendName, str] = {"slurm": "sbatch", "kubernetes": "kubectl"}
 
 
@@ -29,25 +35,26 @@ def require_scheduler(backend: BackendName) -> None:
     Raises:
         EnvironmentFault: It is not on PATH.
     """
-    require_program(_PROGRAMS[backend])
+    if backend in _PROGRAMS:
+        require_program(_PROGRAMS[backend])
 
 
-def check_config(config: SearchConfig) -> None:
-    """Refuse a search that cannot be spread over nodes.
+def check_config(config: SearchConfig, backend: BackendName) -> None:
+    """Refuse a search whose workers this scheduler cannot run.
 
     Raises:
         ConfigError: Its study is a file, or it has too many workers in a job.
     """
-    if not config.storage:
+    if not config.storage and backend != "local":
         raise ConfigError(
             "Workers on several nodes meet in a database: give --storage postgresql://USER@HOST/DATABASE "
-            "(docs/cluster.md). On this machine alone: python -m tuner search"
+            "(docs/cluster.md). On this machine alone: --backend local, or python -m tuner search"
         )
     if config.workers != "auto" and config.workers > STRIDE:
         raise ConfigError(f"--workers {config.workers} is for each job; {STRIDE} at most. Give more --jobs instead.")
 
 
-def job_options(backend: BackendName, given: Mapping[str, Any]) -> JobOptions | PodOptions:
+def job_options(backend: BackendName, given: Mapping[str, Any]) -> BackendOptions:
     """What each job gets, from the options that the user gave.
 
     Args:
@@ -67,7 +74,7 @@ def job_options(backend: BackendName, given: Mapping[str, Any]) -> JobOptions | 
     return kind(**(needed | dict(given)))
 
 
-def render(folder: RunFolder, options: JobOptions | PodOptions) -> str:
+def render(folder: RunFolder, options: BackendOptions) -> str:
     """What the scheduler would get.
 
     Raises:
@@ -75,10 +82,12 @@ def render(folder: RunFolder, options: JobOptions | PodOptions) -> str:
     """
     if isinstance(options, PodOptions):
         return kubernetes.render_job(folder, options)
+    if isinstance(options, LocalOptions):
+        return local.render_command(folder)
     return slurm.render_slurm(folder, options)
 
 
-def submit(folder: RunFolder, options: JobOptions | PodOptions, *, version: str) -> BatchJobs:
+def submit(folder: RunFolder, options: BackendOptions, *, version: str) -> BatchJobs:
     """Give the scheduler what `render` shows, and note the jobs in the run folder.
 
     Raises:
@@ -87,6 +96,8 @@ def submit(folder: RunFolder, options: JobOptions | PodOptions, *, version: str)
     """
     if isinstance(options, PodOptions):
         return kubernetes.submit_job(folder, options, version=version)
+    if isinstance(options, LocalOptions):
+        return local.start_process(folder, version=version)
     return slurm.submit_slurm(folder, options, version=version)
 
 
@@ -96,11 +107,13 @@ def job_states(folder: RunFolder) -> list[tuple[str, str]]:
     Raises:
         EnvironmentFault: The scheduler does not answer.
     """
-    return [
-        state
-        for jobs in folder.load_jobs()
-        for state in (slurm if jobs.backend == "slurm" else kubernetes).job_states(jobs)
-    ]
+    return [state for jobs in folder.load_jobs() for state in _states(folder, jobs)]
+
+
+def _states(folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
+    if jobs.backend == "local":
+        return local.process_states(folder, jobs)
+    return slurm.job_states(jobs) if jobs.backend == "slurm" else kubernetes.job_states(jobs)
 
 
 def cancel_jobs(folder: RunFolder) -> list[str]:
@@ -111,6 +124,11 @@ def cancel_jobs(folder: RunFolder) -> list[str]:
     """
     ended = []
     for jobs in folder.load_jobs():
-        was_alive = slurm.cancel_array(jobs) if jobs.backend == "slurm" else kubernetes.cancel_job(jobs)
-        ended += [jobs.number] if was_alive else []
+        ended += [jobs.number] if _cancel(folder, jobs) else []
     return ended
+
+
+def _cancel(folder: RunFolder, jobs: BatchJobs) -> bool:
+    if jobs.backend == "local":
+        return local.cancel_process(folder, jobs)
+    return slurm.cancel_array(jobs) if jobs.backend == "slurm" else kubernetes.cancel_job(jobs)
