@@ -6,7 +6,8 @@
 Searches with and without them. Without training, an objective is what extremely randomised trees, fitted to 150 real
 trainings of random configurations, predict (`results/digits_random.csv`: scikit-learn's digits, 8 epochs, `--algorithm
 random --pruner none`): rough, a third of the variance in cross-validation, but of the real space, and unaware of how
-trials are proposed. A program counts as found if one of the last eight other architectures was this one.
+trials are proposed. The best is that of the proposed trials: the first one, the defaults, is the same in every search.
+A program counts as found if one of the last eight other architectures was this one.
 """
 
 from __future__ import annotations
@@ -82,11 +83,11 @@ def main() -> None:
     for is_refined in (True, False):
         oracle.FIRST_REFINED = first if is_refined else arguments.trials
         searches = list(trained(arguments) if arguments.train else predicted(arguments))
-        ends = [min(each.objectives) for each in searches]
+        ends = [min(each.objectives[1:]) for each in searches]
         low, high = np.quantile(ends, [0.25, 0.75])
         table.add_row(
             "yes" if is_refined else "no",
-            f"{statistics.mean(min(each.objectives[:15]) for each in searches):.3f}",
+            f"{statistics.mean(min(each.objectives[1:15]) for each in searches):.3f}",
             f"{statistics.mean(ends):.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{statistics.mean(each.found_frac for each in searches):.0%}",
