@@ -72,7 +72,7 @@ def check_url(text: str) -> str:
 def database_fault(url: str, error: BaseException) -> EnvironmentFault:
     """What went wrong with a database, and what to do."""
     lines = str(error.__cause__ or error).split("(Background on this error")[0].split()
-    reason = " ".join(lines).strip().rstrip(".")
+    reason = " ".join(lines).strip().rstrip(".?")
     name = urlsplit(url).path.strip("/")
     if "version" in reason and isinstance(error, RuntimeError):
         advice = "Install the same version of this program on every machine."
@@ -86,7 +86,10 @@ def database_fault(url: str, error: BaseException) -> EnvironmentFault:
     elif "permission denied" in reason:
         advice = "The user needs the right to make tables there: GRANT CREATE ON SCHEMA public TO the user."
     else:
-        advice = f"Check host and port, and that this machine ({socket.gethostname()}) may reach them: psql {url!r}"
+        advice = (
+            f"Check host and port, and that this machine ({socket.gethostname()}) may reach them, as the workers' "
+            f"machines must: psql {url!r}"
+        )
     return EnvironmentFault(f"The database {url!r} cannot be used: {reason}. {advice}")
 
 

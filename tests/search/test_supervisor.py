@@ -173,6 +173,21 @@ def test_a_trial_that_kills_its_worker_twice_is_ended_and_the_search_goes_on(
     assert (folder.root.parent / "started").read_text() == "start\n" * 3
 
 
+@pytest.mark.parametrize("crashing", [3, 99])
+def test_trials_that_kill_their_workers_one_after_the_other_end_the_search_when_five_did(
+    folder: RunFolder, set_worker: SetWorker, crashing: int
+) -> None:
+    set_worker(Script.TEXT)
+    script = Script(folder, crashing=crashing, total=4)
+    if crashing == 3:
+        run(folder, script.tick)
+        assert [trial.outcome for trial in load_trials(folder)] == [Outcome.CRASHED] * 3 + [Outcome.COMPLETED]
+        return
+    script = Script(folder, crashing=crashing, total=99)
+    with pytest.raises(SpaceError, match=r"5 trials in a row failed for the same reason: It ended by signal 11"):
+        run(folder, script.tick)
+
+
 @pytest.mark.parametrize(
     ("signal_number", "outcome", "deaths"),
     [(11, Outcome.CRASHED, study.MAX_ATTEMPTS), (9, Outcome.CRASHED, study.MAX_KILLS)],

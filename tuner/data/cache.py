@@ -381,8 +381,8 @@ def _fits(folder: Path, needed_bytes: int) -> bool:
 def _refuse_full_disk(folder: Path, needed_bytes: int) -> None:
     if not _fits(folder, needed_bytes):
         raise EnvironmentFault(
-            f"{str(folder)!r} needs {needed_bytes / 1e9:,.2f} GB for the data, and its disk has "
-            f"{shutil.disk_usage(folder).free / 1e9:,.2f} GB free. Free some space, or give --run a folder on another "
+            f"{str(folder)!r} needs {needed_bytes / 1e6:,.1f} MB for the data, and its disk has "
+            f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB free. Free some space, or give --run a folder on another "
             "disk."
         )
 

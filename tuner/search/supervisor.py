@@ -145,11 +145,14 @@ def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[
                 crew.start(number)
                 continue
             _raise_reported(folder, number, returncode)
-            deaths = 1 if _num_done(folder, study) > done_before else deaths + 1
+            has_progressed = _num_done(folder, study) > done_before
             is_out_of_memory = returncode == -signal.SIGKILL and num_memory_kills() > memory_kills
-            reason = _note_death(
+            reason, was_running_a_trial = _note_death(
                 folder, study, number, returncode, lease=crew.leases[number], is_out_of_memory=is_out_of_memory
             )
+            # A trial that crashes its worker is ended after some times, and so is a search of nothing but such trials.
+            is_bounded = was_running_a_trial and -returncode not in KILLS
+            deaths = 0 if is_bounded else 1 if has_progressed else deaths + 1
             check_failures(study.last_finished(MAX_FAILURES_IN_A_ROW))
             done_before, memory_kills = _num_done(folder, study), num_memory_kills()
             most = MAX_KILLS_IN_A_ROW if -returncode in KILLS else MAX_DEATHS_IN_A_ROW
@@ -182,8 +185,8 @@ def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:
 
 def _note_death(
     folder: RunFolder, study: Study, number: int, returncode: int, *, lease: str, is_out_of_memory: bool
-) -> str:
-    """Put back at once what the dead worker was doing, a trial or a part of the confirmation; returns how it died."""
+) -> tuple[str, bool]:
+    """Put back at once what the dead worker was doing; returns how it died, and whether it ran a trial."""
     reason = _death(folder, number, returncode)
     if is_out_of_memory:
         reason = f"The kernel ended it because memory ran out. {reason}"
@@ -202,7 +205,7 @@ def _note_death(
     if not put_back:
         note_crash(folder, reason, worker=number)
     leases.end(folder, lease)
-    return reason
+    return reason, bool(put_back)
 
 
 class _Crew:
