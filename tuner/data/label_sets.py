@@ -159,6 +159,8 @@ def certain_separator(cells: Sequence[object]) -> str | None:
     """The separator of a column that certainly holds lists of labels; None if it may be something else."""
     different = sorted({str(cell).strip() for cell in cells})
     for separator in SEPARATORS:
+        if not any(separator in cell for cell in different):
+            continue
         lists = [_parts(cell, separator) for cell in different]
         lengths = {len(each) for each in lists} - {0}
         counts: dict[str, int] = {}
