@@ -40,6 +40,10 @@ class Clock(keras.callbacks.Callback):
         self.seconds: list[float] = []
         self.best = 0.0
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> Clock:
+        """Keras Tuner trains with copies of its callbacks."""
+        return self
+
     def on_train_begin(self, logs: object = None) -> None:
         """Start the clock."""
         self._last = time.perf_counter()
