@@ -30,14 +30,14 @@ cd /shared || exit 4
 export TUNER_JOB="${SLURM_ARRAY_JOB_ID}_${SLURM_ARRAY_TASK_ID}"
 
 requeue=no
-trap 'requeue=yes; kill -TERM "$tuner"' USR1
-trap 'kill -TERM "$tuner"' TERM
+trap 'told=yes; requeue=yes; kill -TERM "$tuner"' USR1
+trap 'told=yes; kill -TERM "$tuner"' TERM
 python -m tuner job --first "$((100 + 100 * SLURM_ARRAY_TASK_ID))" -- "$run" &
 tuner=$!
-# A signal ends `wait` before the program.
-code=0
-wait "$tuner" || code=$?
-while kill -0 "$tuner" 2>/dev/null; do
+# A signal ends `wait` before the program, and with a code of its own.
+told=yes
+while [ "$told" = yes ]; do
+    told=no
     code=0
     wait "$tuner" || code=$?
 done
