@@ -9,6 +9,7 @@ is appended to the job's `out` file, one JSON line a trial.
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import sys
@@ -28,7 +29,7 @@ from tuner.training.losses import wants_one_hot
 from tuner.training.seedrun import TrainingData
 
 METRIC = "val_accuracy"
-# Configurations in a bracket of Keras Tuner's Hyperband and the share that goes on: its defaults.
+# One in so many configurations of a bracket goes on. Source: Keras Tuner's default.
 FACTOR = 3
 
 
@@ -141,9 +142,6 @@ def keras_tuner_search(job: Job, oracle: keras_tuner.Oracle) -> None:
         def run_trial(self, trial: Any, *args: Any, **kwargs: Any) -> Any:
             clock = Clock()
             kwargs["callbacks"] = [*kwargs.pop("callbacks", []), clock]
-            if "tuner/epochs" in trial.hyperparameters.values:  # as Keras Tuner's Hyperband does it
-                kwargs["epochs"] = trial.hyperparameters.values["tuner/epochs"]
-                kwargs["initial_epoch"] = trial.hyperparameters.values["tuner/initial_epoch"]
             result = super().run_trial(trial, *args, **kwargs)
             job.note(trial.hyperparameters, clock)
             return result
@@ -252,7 +250,9 @@ def ray_search(job: Job) -> None:
     from ray import tune
 
     file = Path(sys.argv[2]).resolve()
-    configurations = job.configurations or [dict(_random(job, number).values) for number in range(job.trials)]
+    configurations = job.configurations or [
+        dict(random_configuration(job.space, seed=job.seed * 1000 + number).values) for number in range(job.trials)
+    ]
 
     def trainable(config: dict[str, Any]) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -278,16 +278,10 @@ def ray_search(job: Job) -> None:
     tuner.fit()
 
 
-_jobs: dict[Path, Job] = {}
-
-
+@functools.cache
 def _job_of_process(file: Path) -> Job:
     """Read once in each of Ray's processes."""
-    return _jobs.setdefault(file, Job(file)) if file not in _jobs else _jobs[file]
-
-
-def _random(job: Job, number: int) -> keras_tuner.HyperParameters:
-    return random_configuration(job.space, seed=job.seed * 1000 + number)
+    return Job(file)
 
 
 def random_configuration(space: keras_tuner.HyperParameters, *, seed: int) -> keras_tuner.HyperParameters:

@@ -9,6 +9,7 @@ import importlib.util
 import sys
 import warnings
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -50,7 +51,29 @@ def require_packages(algorithm: str) -> None:
         )
 
 
-class Proposal:
+class _Suggesting(ABC):
+    """What a search space asks for values, as it asks an Optuna trial."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """One of some values."""
+        return self._suggest(name, CategoricalDistribution(choices))
+
+    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
+        """A whole number."""
+        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        """A number."""
+        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
+
+    @abstractmethod
+    def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
+        """A value of the distribution."""
+
+
+class Proposal(_Suggesting):
     """A trial that was asked for. It suggests the values that it has, and notes them to be stored all at once.
 
     Attributes:
@@ -81,20 +104,6 @@ class Proposal:
         self._stored |= {*found}
         return found
 
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of some values."""
-        return self._suggest(name, CategoricalDistribution(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """A whole number."""
-        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number."""
-        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
-
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if name not in self._given:
             # A parameter that a model asked for only after its trial was proposed.
@@ -109,7 +118,7 @@ class Proposal:
         return self._given[name]
 
 
-class Draft:
+class Draft(_Suggesting):
     """Stands in for an Optuna trial while its configuration is drawn, so that a duplicate can be drawn again.
 
     Args:
@@ -132,20 +141,6 @@ class Draft:
         relative = self._sampler_of()
         self._space = relative.infer_relative_search_space(study, trial)
         self._relative = relative.sample_relative(study, trial, self._space)
-
-    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
-        """One of some values."""
-        return self._suggest(name, CategoricalDistribution(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1, log: bool = False) -> int:
-        """A whole number."""
-        return int(self._suggest(name, IntDistribution(low, high, log=log, step=step)))
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        """A number."""
-        return float(self._suggest(name, FloatDistribution(low, high, log=log, step=step)))
 
     def _suggest(self, name: str, distribution: BaseDistribution) -> Any:
         if distribution.single():

@@ -46,13 +46,13 @@ def set_random_seed(seed: int) -> None:
     Args:
         seed: At least 0, below 2**32.
     """
-    with _compiled_functions_kept() if _may_keep() else contextlib.nullcontext():
+    with _compiled_functions_kept():
         keras.utils.set_random_seed(seed)
 
 
 def release_memory() -> None:
     """Forget the graphs of models that are no longer used; without it memory grows from trial to trial."""
-    with _compiled_functions_kept() if _may_keep() else contextlib.nullcontext():
+    with _compiled_functions_kept():
         # It collects garbage, too.
         keras.backend.clear_session()
 
@@ -71,6 +71,10 @@ def _may_keep() -> bool:
 
 @contextlib.contextmanager
 def _compiled_functions_kept() -> Iterator[None]:
+    """A block in which TensorFlow drops no compiled function, if they may be kept."""
+    if not _may_keep():
+        yield
+        return
     from tensorflow.python.eager import context
 
     library = context.pywrap_tfe
