@@ -106,10 +106,12 @@ class Job:
         validation = (data.x_validation, data.y_validation)
         return {"x": data.x, "y": data.y, "validation_data": validation, "epochs": self.epochs, "verbose": 0}
 
-    def train(self, hp: keras_tuner.HyperParameters, *callbacks: keras.callbacks.Callback) -> float:
+    def train(
+        self, hp: keras_tuner.HyperParameters, *callbacks: keras.callbacks.Callback, clock: Clock | None = None
+    ) -> float:
         """Train one configuration as a plain loop does, and note it; the best validation accuracy."""
         keras.backend.clear_session()
-        clock = Clock()
+        clock = clock or Clock()
         model = self.hypermodel.build(hp)
         try:
             self.hypermodel.fit(hp, model, **self.fit_arguments, callbacks=[clock, *callbacks])
@@ -118,7 +120,7 @@ class Job:
         return clock.best
 
     def note(self, hp: keras_tuner.HyperParameters, clock: Clock) -> None:
-        """Append a finished trial."""
+        """Append a trial; of several lines with the same values, the last one counts."""
         line = {"at": time.time(), "values": dict(hp.values), "value": clock.best, "epoch_seconds": clock.seconds}
         with self.out.open("a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
@@ -256,14 +258,18 @@ def ray_search(job: Job) -> None:
 
     def trainable(config: dict[str, Any]) -> None:
         os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-        inner = _job_of_process(file)
+        # Ray pickles what it finds in the main module by value, which a cache does not stand.
+        from benchmarks.rivals import Clock, job_of_process
+
+        inner, clock = job_of_process(file), Clock()
+        hp = hyperparameters_of(configurations[config["index"]])
 
         def told(epoch: int, logs: dict[str, Any] | None = None) -> None:
+            # A trial that Ray stops, also because it is done, does not return from its report.
+            inner.note(hp, clock)
             tune.report({METRIC: float((logs or {})[METRIC])})
 
-        inner.train(
-            hyperparameters_of(configurations[config["index"]]), keras.callbacks.LambdaCallback(on_epoch_end=told)
-        )
+        inner.train(hp, keras.callbacks.LambdaCallback(on_epoch_end=told), clock=clock)
 
     ray.init(num_cpus=os.cpu_count(), include_dashboard=False, logging_level="ERROR", log_to_driver=False)
     scheduler = None
@@ -279,7 +285,7 @@ def ray_search(job: Job) -> None:
 
 
 @functools.cache
-def _job_of_process(file: Path) -> Job:
+def job_of_process(file: Path) -> Job:
     """Read once in each of Ray's processes."""
     return Job(file)
 

@@ -267,7 +267,10 @@ def race(
         commands.append([sys.executable, "-m", "benchmarks.rivals", tool.removesuffix("_spread"), str(file)])
     started, seconds = timed(commands, log=workspace / "log.txt", environment=threads)
     lines = [line for out in workspace.glob("trials-*.jsonl") for line in out.read_text(encoding="utf-8").splitlines()]
-    return Race(tool, seconds, started, [json.loads(line) for line in lines])
+    if not lines:
+        raise SystemExit(f"{tool} finished nothing:\n{(workspace / 'log.txt').read_text(encoding='utf-8')[-3000:]}")
+    trials = {json.dumps(trial["values"]): trial for trial in map(json.loads, lines)}
+    return Race(tool, seconds, started, list(trials.values()))
 
 
 def race_ours(

@@ -174,6 +174,23 @@ def test_a_worker_that_lost_its_lease_can_neither_report_nor_store_nor_finish(fo
     assert [(each.outcome, each.epoch_losses) for each in load_trials(folder)] == [(Outcome.RUNNING, ())]
 
 
+def test_who_only_reads_locks_no_row(folder: RunFolder) -> None:
+    """A row that is locked has the transaction wait for the disk when it ends."""
+    shared = folder.load_shared_study()
+    assert shared is not None
+    database = open_database(shared.url)
+    has_written = sqlalchemy.text("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
+    with leases.hold(folder, 1):
+        with database.engine.begin() as connection:
+            assert connection.execute(sqlalchemy.text("SELECT token FROM tuner_workers")).first() is not None
+            assert connection.execute(has_written).scalar() is False
+            connection.execute(sqlalchemy.text("UPDATE tuner_workers SET trial = NULL WHERE FALSE"))
+            # Nothing was updated, but the lease stays as long as this transaction.
+            assert connection.execute(has_written).scalar() is True
+        with database.engine.begin() as connection:
+            assert connection.execute(has_written).scalar() is False
+
+
 WORKER = """
 import sys, time
 from pathlib import Path

@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS tuner_workers (
     started timestamptz NOT NULL DEFAULT now(), beat timestamptz NOT NULL DEFAULT now(),
     steady_since timestamptz NOT NULL DEFAULT now(), trial integer, seed_index integer)
 """
+# In what SQLAlchemy notes of a connection: whether its transaction was checked (`Database.fenced`).
+_IS_CHECKED = "tuner_is_checked"
 # What a server says that will let us in later.
 _PASSING = ("too many clients", "connection slots", "starting up", "shutting down", "in recovery mode")
 
@@ -140,14 +142,27 @@ class Database:
 
     @contextlib.contextmanager
     def fenced(self, check: Callable[[sqlalchemy.Connection], None]) -> Iterator[None]:
-        """Have `check`, which may raise, begin every transaction of this process while the block runs."""
+        """Have `check`, which may raise, come before a transaction of this process first writes or takes a lock.
+
+        Those that only read go without: a check that locks a row makes them wait for the disk.
+        """
         import sqlalchemy
 
-        sqlalchemy.event.listen(self.engine, "begin", check)
+        def begin(connection: sqlalchemy.Connection) -> None:
+            connection.info[_IS_CHECKED] = False
+
+        def execute(connection: sqlalchemy.Connection, cursor: object, statement: str, *_: object) -> None:
+            if not connection.info.get(_IS_CHECKED) and not _only_reads(statement):
+                connection.info[_IS_CHECKED] = True
+                check(connection)
+
+        sqlalchemy.event.listen(self.engine, "begin", begin)
+        sqlalchemy.event.listen(self.engine, "before_cursor_execute", execute)
         try:
             yield
         finally:
-            sqlalchemy.event.remove(self.engine, "begin", check)
+            sqlalchemy.event.remove(self.engine, "begin", begin)
+            sqlalchemy.event.remove(self.engine, "before_cursor_execute", execute)
 
     def _connect(self) -> Any:
         """A new connection; patient when there was one before, or the server is only busy."""
@@ -286,6 +301,10 @@ def _is_disconnect(error: BaseException) -> bool:
         isinstance(each, PendingRollbackError) or bool(getattr(each, "connection_invalidated", False))
         for each in (error, error.__cause__)
     )
+
+
+def _only_reads(statement: str) -> bool:
+    return statement.lstrip().upper().startswith("SELECT") and "pg_advisory" not in statement
 
 
 @functools.cache

@@ -13,8 +13,8 @@ from tuner import __version__
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault
 from tuner.records import BatchJobs
-from tuner.search.batch import cancel_jobs, check_config, job_states
-from tuner.search.slurm import JobOptions, render_slurm, submit_slurm
+from tuner.search.batch import cancel_jobs, check_config, job_states, render, submit
+from tuner.search.slurm import JobOptions
 from tuner.store import RunFolder
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "slurm.sh"
@@ -57,7 +57,7 @@ def fakes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_script_is_the_golden_one(folder: RunFolder, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    script = render_slurm(folder, FULL).replace(str(tmp_path), "/shared")
+    script = render(folder, FULL).replace(str(tmp_path), "/shared")
     assert script == GOLDEN.read_text(encoding="utf-8")
 
 
@@ -72,7 +72,7 @@ def test_a_script_finds_its_run_whatever_that_is_called(tmp_path: Path, name: st
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/activate").write_text("")
     script = tmp_path / "job.sh"
-    script.write_text(render_slurm(folder, JobOptions(venv=str(tmp_path / "venv"))), encoding="utf-8")
+    script.write_text(render(folder, JobOptions(venv=str(tmp_path / "venv"))), encoding="utf-8")
     environment = os.environ | {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "2"}
     done = subprocess.run(["bash", script], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -80,7 +80,7 @@ def test_a_script_finds_its_run_whatever_that_is_called(tmp_path: Path, name: st
 
 
 def test_a_run_that_the_node_does_not_see_is_named(folder: RunFolder, tmp_path: Path) -> None:
-    script = render_slurm(folder, JobOptions())
+    script = render(folder, JobOptions())
     folder.config_file.unlink()
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 4
@@ -98,7 +98,7 @@ def test_before_its_time_limit_a_job_stops_and_queues_again_and_else_it_only_sto
     (tmp_path / "venv/bin").mkdir(parents=True)
     (tmp_path / "venv/bin/activate").write_text("")
     script = tmp_path / "job.sh"
-    script.write_text(render_slurm(folder, JobOptions(venv=str(tmp_path / "venv"))))
+    script.write_text(render(folder, JobOptions(venv=str(tmp_path / "venv"))))
     send = f"until [ -f '{fakes}/up' ]; do sleep 0.1; done; kill -{signal_name} $$"
     command = ["bash", "-c", f"({send}) & exec bash '{script}'"]
     environment = os.environ | {"SLURM_ARRAY_JOB_ID": "4711", "SLURM_ARRAY_TASK_ID": "2"}
@@ -120,13 +120,13 @@ def test_before_its_time_limit_a_job_stops_and_queues_again_and_else_it_only_sto
 )
 def test_values_that_would_write_other_lines_are_refused(folder: RunFolder, options: JobOptions, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        render_slurm(folder, options)
+        render(folder, options)
 
 
 def test_a_container_gets_the_run_and_the_cards(folder: RunFolder) -> None:
-    script = render_slurm(folder, JobOptions(container="/images/tuner.sif", gpus=2))
+    script = render(folder, JobOptions(container="/images/tuner.sif", gpus=2))
     assert f"apptainer exec --nv --bind {folder.root} /images/tuner.sif python -m tuner job" in script
-    assert "--nv" not in render_slurm(folder, JobOptions(container="/images/tuner.sif"))
+    assert "--nv" not in render(folder, JobOptions(container="/images/tuner.sif"))
 
 
 def test_a_study_in_a_file_cannot_be_spread_over_nodes() -> None:
@@ -139,12 +139,12 @@ def test_a_study_in_a_file_cannot_be_spread_over_nodes() -> None:
 
 def test_jobs_are_submitted_shown_and_cancelled(folder: RunFolder, fakes: Path) -> None:
     (fakes / "sbatch.does").write_text("echo '4711;cluster'")
-    assert submit_slurm(folder, JobOptions(jobs=3), version=__version__) == BatchJobs("slurm", "4711", 3, __version__)
+    assert submit(folder, JobOptions(jobs=3), version=__version__) == BatchJobs("slurm", "4711", 3, __version__)
     arguments = (fakes / "sbatch.arguments").read_text().splitlines()
     assert arguments == ["--parsable", f"--output={folder.logs_dir}/slurm-%A_%a.log", str(folder.root / "job.sh")]
     assert '--first "$((100 + 100 * SLURM_ARRAY_TASK_ID))"' in (folder.root / "job.sh").read_text()
     # A second array has workers of other numbers.
-    assert "$((400 + 100 *" in render_slurm(folder, JobOptions())
+    assert "$((400 + 100 *" in render(folder, JobOptions())
     (fakes / "squeue.does").write_text("echo '0 RUNNING'; echo '1 PENDING'")
     assert job_states(folder) == [("4711_0", "RUNNING"), ("4711_1", "PENDING"), ("4711_2", "ENDED")]
     assert cancel_jobs(folder) == ["4711"]
@@ -162,14 +162,14 @@ def test_faults_of_the_scheduler_are_told(
     with pytest.raises(
         EnvironmentFault, match=r"refused: sbatch: error: invalid partition specified: x\. .*--parsable"
     ):
-        submit_slurm(folder, JobOptions(), version=__version__)
+        submit(folder, JobOptions(), version=__version__)
     (fakes / "sbatch.does").write_text("echo what")
     with pytest.raises(EnvironmentFault, match="answered 'what'"):
-        submit_slurm(folder, JobOptions(), version=__version__)
+        submit(folder, JobOptions(), version=__version__)
     assert folder.load_jobs() == []
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
     with pytest.raises(EnvironmentFault, match=r"'sbatch' is not on PATH.*--dry-run"):
-        submit_slurm(folder, JobOptions(), version=__version__)
+        submit(folder, JobOptions(), version=__version__)
 
 
 def test_a_job_of_another_version_is_refused_at_once(folder: RunFolder) -> None:

@@ -18,8 +18,8 @@ from tuner import __version__
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault, RunError
 from tuner.search import local
-from tuner.search.batch import cancel_jobs, check_config, job_options, job_states, render
-from tuner.search.local import LocalOptions, start_process
+from tuner.search.batch import cancel_jobs, check_config, job_options, job_states, render, submit
+from tuner.search.local import LocalOptions
 from tuner.store import RunFolder
 
 # Notes its arguments, and ends when it is told to; or not at all.
@@ -59,7 +59,7 @@ def pid_of(folder: RunFolder, number: str) -> int:
 
 def test_a_job_is_started_shown_and_ended(folder: RunFolder, stand_in: Callable[[str], Path]) -> None:
     up = stand_in(ENDS)
-    start_process(folder, version=__version__)
+    submit(folder, LocalOptions(), version=__version__)
     wait_for(up.exists)
     assert job_states(folder) == [("local-100", "RUNNING")]
     # No child that this process has to wait for before it may end, nor one of its terminal.
@@ -77,7 +77,7 @@ def test_a_number_that_another_process_has_now_is_not_taken_for_the_job(
     folder: RunFolder, stand_in: Callable[[str], Path]
 ) -> None:
     wait_for_it = stand_in(ENDS)
-    start_process(folder, version=__version__)
+    submit(folder, LocalOptions(), version=__version__)
     wait_for(wait_for_it.exists)
     cancel_jobs(folder)
     (folder.workers_dir / "local-100.pid").write_text(str(os.getpid()))
@@ -90,7 +90,7 @@ def test_a_job_that_does_not_end_is_named(
 ) -> None:
     up = stand_in(STAYS)
     monkeypatch.setattr(local, "END_S", 0.3)
-    start_process(folder, version=__version__)
+    submit(folder, LocalOptions(), version=__version__)
     wait_for(up.exists)
     pid = pid_of(folder, "local-100")
     try:
@@ -104,13 +104,13 @@ def test_a_job_that_does_not_end_is_named(
 
 def test_two_at_one_study_in_a_file_are_refused(folder: RunFolder) -> None:
     with folder.lock(), pytest.raises(RunError, match=r"are at .* already.*tuner cancel"):
-        start_process(folder, version=__version__)
+        submit(folder, LocalOptions(), version=__version__)
     assert folder.load_jobs() == []
 
 
 def test_a_job_of_another_machine_is_left_to_it(folder: RunFolder, stand_in: Callable[[str], Path]) -> None:
     stand_in(ENDS)
-    jobs = start_process(folder, version=__version__)
+    jobs = submit(folder, LocalOptions(), version=__version__)
     folder.save_jobs([dataclasses.replace(jobs, host="elsewhere")])
     assert job_states(folder) == [("local-100", "ON elsewhere")]
     with pytest.raises(EnvironmentFault, match="local-100 run on 'elsewhere'"):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError
@@ -21,12 +21,32 @@ __all__ = ["cancel_jobs", "check_config", "job_options", "job_states", "render",
 BackendName = Literal["slurm", "kubernetes", "local"]
 BackendOptions = JobOptions | PodOptions | LocalOptions
 
-_OPTIONS: dict[BackendName, type[BackendOptions]] = {
-    "slurm": JobOptions,
-    "kubernetes": PodOptions,
-    "local": LocalOptions,
-}
-_PROGRAMS: dict[BackendName, str] = {"slurm": "sbatch", "kubernetes": "kubectl"}
+
+class Backend(Protocol):
+    """What runs batch jobs: a module with these names.
+
+    Attributes:
+        OPTIONS: Dataclass of what each job gets, fields named as on the command line.
+        PROGRAM: That submits; empty if none is needed.
+    """
+
+    OPTIONS: type[Any]
+    PROGRAM: str
+
+    def render(self, folder: RunFolder, options: Any) -> str:
+        """What the scheduler would get."""
+
+    def submit(self, folder: RunFolder, options: Any, *, version: str) -> BatchJobs:
+        """Give it to the scheduler, and note the jobs in the run folder."""
+
+    def states(self, folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
+        """Name and state of each job."""
+
+    def cancel(self, folder: RunFolder, jobs: BatchJobs) -> bool:
+        """End those that wait or run; False if none did."""
+
+
+_BACKENDS: dict[BackendName, Backend] = {"slurm": slurm, "kubernetes": kubernetes, "local": local}
 
 
 def require_scheduler(backend: BackendName) -> None:
@@ -35,8 +55,8 @@ def require_scheduler(backend: BackendName) -> None:
     Raises:
         EnvironmentFault: It is not on PATH.
     """
-    if backend in _PROGRAMS:
-        require_program(_PROGRAMS[backend])
+    if _BACKENDS[backend].PROGRAM:
+        require_program(_BACKENDS[backend].PROGRAM)
 
 
 def check_config(config: SearchConfig, backend: BackendName) -> None:
@@ -59,19 +79,21 @@ def job_options(backend: BackendName, given: Mapping[str, Any]) -> BackendOption
 
     Args:
         backend: Scheduler.
-        given: Only what the user gave, by name of `JobOptions` or `PodOptions`.
+        given: Only what the user gave, by name of a field of the backend's `OPTIONS`.
 
     Raises:
-        ConfigError: An option is not one of this scheduler's, or one that it needs is missing.
+        ConfigError: An option is not one of this scheduler's.
     """
-    kind = _OPTIONS[backend]
+    kind = _BACKENDS[backend].OPTIONS
     known = {field.name for field in dataclasses.fields(kind)}
     for name in given:
         if name not in known:
             flag = f"--{'job-time' if name == 'time' else name.replace('_', '-')}"
             raise ConfigError(f"{flag} means nothing to --backend {backend}. Leave it out.")
-    needed = {"image": "", "claim": ""} if kind is PodOptions else {}
-    return kind(**(needed | dict(given)))
+    required = [field.name for field in dataclasses.fields(kind) if field.default is dataclasses.MISSING]
+    # One that is missing is told when the job is rendered.
+    options: BackendOptions = kind(**(dict.fromkeys(required, "") | dict(given)))
+    return options
 
 
 def render(folder: RunFolder, options: BackendOptions) -> str:
@@ -80,25 +102,23 @@ def render(folder: RunFolder, options: BackendOptions) -> str:
     Raises:
         ConfigError: A value is not one that it takes.
     """
-    if isinstance(options, PodOptions):
-        return kubernetes.render_job(folder, options)
-    if isinstance(options, LocalOptions):
-        return local.render_command(folder)
-    return slurm.render_slurm(folder, options)
+    return _backend_of(options).render(folder, options)
 
 
 def submit(folder: RunFolder, options: BackendOptions, *, version: str) -> BatchJobs:
     """Give the scheduler what `render` shows, and note the jobs in the run folder.
 
+    Args:
+        folder: A run that is set up.
+        options: What each job gets.
+        version: Of this program, which the nodes must have too.
+
     Raises:
         ConfigError: A value is not one that it takes.
         EnvironmentFault: Its program is not here, or it refuses the jobs.
+        RunError: Workers of this machine are at the run already, and its study is a file.
     """
-    if isinstance(options, PodOptions):
-        return kubernetes.submit_job(folder, options, version=version)
-    if isinstance(options, LocalOptions):
-        return local.start_process(folder, version=version)
-    return slurm.submit_slurm(folder, options, version=version)
+    return _backend_of(options).submit(folder, options, version=version)
 
 
 def job_states(folder: RunFolder) -> list[tuple[str, str]]:
@@ -107,13 +127,7 @@ def job_states(folder: RunFolder) -> list[tuple[str, str]]:
     Raises:
         EnvironmentFault: The scheduler does not answer.
     """
-    return [state for jobs in folder.load_jobs() for state in _states(folder, jobs)]
-
-
-def _states(folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
-    if jobs.backend == "local":
-        return local.process_states(folder, jobs)
-    return slurm.job_states(jobs) if jobs.backend == "slurm" else kubernetes.job_states(jobs)
+    return [state for jobs in folder.load_jobs() for state in _BACKENDS[jobs.backend].states(folder, jobs)]
 
 
 def cancel_jobs(folder: RunFolder) -> list[str]:
@@ -122,13 +136,8 @@ def cancel_jobs(folder: RunFolder) -> list[str]:
     Raises:
         EnvironmentFault: The scheduler's program is not here, or it refuses.
     """
-    ended = []
-    for jobs in folder.load_jobs():
-        ended += [jobs.number] if _cancel(folder, jobs) else []
-    return ended
+    return [jobs.number for jobs in folder.load_jobs() if _BACKENDS[jobs.backend].cancel(folder, jobs)]
 
 
-def _cancel(folder: RunFolder, jobs: BatchJobs) -> bool:
-    if jobs.backend == "local":
-        return local.cancel_process(folder, jobs)
-    return slurm.cancel_array(jobs) if jobs.backend == "slurm" else kubernetes.cancel_job(jobs)
+def _backend_of(options: BackendOptions) -> Backend:
+    return next(backend for backend in _BACKENDS.values() if isinstance(options, backend.OPTIONS))

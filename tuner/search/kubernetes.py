@@ -15,7 +15,9 @@ from tuner.records import BatchJobs
 from tuner.search.scheduler import STRIDE, ask, require_program
 from tuner.store import RunFolder, write_text
 
-__all__ = ["PodOptions", "cancel_job", "job_states", "render_job", "submit_job"]
+__all__ = ["OPTIONS", "PROGRAM", "PodOptions", "cancel", "render", "states", "submit"]
+
+PROGRAM = "kubectl"
 
 # Pods that may fail, for each worker, before Kubernetes gives the Job up. Source: convention; evictions count, too.
 BACKOFF_PER_POD = 6
@@ -55,7 +57,10 @@ class PodOptions:
     memory: str = ""
 
 
-def render_job(folder: RunFolder, options: PodOptions) -> str:
+OPTIONS = PodOptions
+
+
+def render(folder: RunFolder, options: PodOptions) -> str:
     """The manifest of the Job, as YAML.
 
     Raises:
@@ -64,7 +69,7 @@ def render_job(folder: RunFolder, options: PodOptions) -> str:
     return dump_yaml(_manifest(folder, options, name=f"tuner-{secrets.token_hex(4)}"))
 
 
-def submit_job(folder: RunFolder, options: PodOptions, *, version: str) -> BatchJobs:
+def submit(folder: RunFolder, options: PodOptions, *, version: str) -> BatchJobs:
     """Write the manifest into the run folder, apply it, and note the Job.
 
     Args:
@@ -75,7 +80,7 @@ def submit_job(folder: RunFolder, options: PodOptions, *, version: str) -> Batch
     Raises:
         EnvironmentFault: There is no kubectl here, or the cluster refuses the Job.
     """
-    require_program("kubectl")
+    require_program(PROGRAM)
     manifest = _manifest(folder, options, name=f"tuner-{secrets.token_hex(4)}")
     file = folder.root.absolute() / "job.yaml"
     write_text(file, dump_yaml(manifest))
@@ -85,7 +90,7 @@ def submit_job(folder: RunFolder, options: PodOptions, *, version: str) -> Batch
     return jobs
 
 
-def job_states(jobs: BatchJobs) -> list[tuple[str, str]]:
+def states(folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
     """Name and state of each pod's place in the Job.
 
     Raises:
@@ -104,19 +109,19 @@ def job_states(jobs: BatchJobs) -> list[tuple[str, str]]:
     ]
 
 
-def cancel_job(jobs: BatchJobs) -> bool:
+def cancel(folder: RunFolder, jobs: BatchJobs) -> bool:
     """End a Job and its pods; False if it was gone already.
 
     Raises:
         EnvironmentFault: There is no kubectl here, or the cluster refuses.
     """
-    require_program("kubectl")
+    require_program(PROGRAM)
     return bool(ask(["kubectl", "delete", "job", jobs.number, *_in(jobs.namespace), "--ignore-not-found"]))
 
 
 def _status(jobs: BatchJobs) -> dict[str, Any] | None:
     """The status of a Job; None if it is gone."""
-    require_program("kubectl")
+    require_program(PROGRAM)
     answer = ask(["kubectl", "get", "job", jobs.number, *_in(jobs.namespace), "--ignore-not-found", "--output=json"])
     if not answer:
         return None

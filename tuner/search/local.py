@@ -17,7 +17,10 @@ from tuner.records import BatchJobs
 from tuner.search.scheduler import STRIDE
 from tuner.store import RunFolder, storage_errors
 
-__all__ = ["LocalOptions", "cancel_process", "process_states", "render_command", "start_process"]
+__all__ = ["OPTIONS", "PROGRAM", "LocalOptions", "cancel", "render", "states", "submit"]
+
+# Needs none.
+PROGRAM = ""
 
 # How long a job may take to end when it is told to, in seconds. Source: its workers are given 5
 # (`tuner.search.supervisor`), and what they did is put back after that.
@@ -30,16 +33,20 @@ class LocalOptions:
     """Nothing: how many workers there are, and on which cores and GPUs, `--workers` says as for `search`."""
 
 
-def render_command(folder: RunFolder) -> str:
+OPTIONS = LocalOptions
+
+
+def render(folder: RunFolder, options: LocalOptions) -> str:
     """The command that is started, as a line for a shell."""
     return f"{shlex.join(_command(folder))} > {shlex.quote(str(_log(folder)))} 2>&1\n"
 
 
-def start_process(folder: RunFolder, *, version: str) -> BatchJobs:
+def submit(folder: RunFolder, options: LocalOptions, *, version: str) -> BatchJobs:
     """Start a job that works on the run until it is done, and note it.
 
     Args:
         folder: A run that is set up.
+        options: None.
         version: Of this program.
 
     Raises:
@@ -76,14 +83,14 @@ def start_process(folder: RunFolder, *, version: str) -> BatchJobs:
     return jobs
 
 
-def process_states(folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
+def states(folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
     """Name and state of a job."""
     if jobs.host != socket.gethostname():
         return [(jobs.number, f"ON {jobs.host}")]
     return [(jobs.number, "RUNNING" if _pid(folder, jobs) else "ENDED")]
 
 
-def cancel_process(folder: RunFolder, jobs: BatchJobs) -> bool:
+def cancel(folder: RunFolder, jobs: BatchJobs) -> bool:
     """End a job and its workers, whose state is saved; False if it was over.
 
     Raises:

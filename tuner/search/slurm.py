@@ -15,7 +15,9 @@ from tuner.records import BatchJobs
 from tuner.search.scheduler import STRIDE, ask, require_program
 from tuner.store import RunFolder, write_text
 
-__all__ = ["JobOptions", "cancel_array", "job_states", "render_slurm", "submit_slurm"]
+__all__ = ["OPTIONS", "PROGRAM", "JobOptions", "cancel", "render", "states", "submit"]
+
+PROGRAM = "sbatch"
 
 # What an array of jobs is called, and one job of it.
 _JOB_ID = re.compile(r"\d+")
@@ -49,7 +51,10 @@ class JobOptions:
     sbatch_line: tuple[str, ...] = field(default=())
 
 
-def render_slurm(folder: RunFolder, options: JobOptions) -> str:
+OPTIONS = JobOptions
+
+
+def render(folder: RunFolder, options: JobOptions) -> str:
     """The script of the array.
 
     Raises:
@@ -110,7 +115,7 @@ def _sbatch(folder: RunFolder) -> list[str]:
     return ["sbatch", "--parsable", f"--output={logs}/slurm-%A_%a.log", str(_script(folder))]
 
 
-def submit_slurm(folder: RunFolder, options: JobOptions, *, version: str) -> BatchJobs:
+def submit(folder: RunFolder, options: JobOptions, *, version: str) -> BatchJobs:
     """Write the script into the run folder, submit it, and note the jobs.
 
     Args:
@@ -121,8 +126,8 @@ def submit_slurm(folder: RunFolder, options: JobOptions, *, version: str) -> Bat
     Raises:
         EnvironmentFault: There is no Slurm here, or it refuses the jobs.
     """
-    require_program("sbatch")
-    write_text(_script(folder), render_slurm(folder, options))
+    require_program(PROGRAM)
+    write_text(_script(folder), render(folder, options))
     answer = ask(_sbatch(folder))
     found = _JOB_ID.match(answer)
     if found is None:
@@ -134,7 +139,7 @@ def submit_slurm(folder: RunFolder, options: JobOptions, *, version: str) -> Bat
     return jobs
 
 
-def job_states(jobs: BatchJobs) -> list[tuple[str, str]]:
+def states(folder: RunFolder, jobs: BatchJobs) -> list[tuple[str, str]]:
     """Name and state of each job of an array, as Slurm tells them.
 
     Raises:
@@ -157,7 +162,7 @@ def _states(number: str) -> list[tuple[str, str]]:
     return [(index, state) for index, _, state in (line.partition(" ") for line in lines.splitlines()) if state]
 
 
-def cancel_array(jobs: BatchJobs) -> bool:
+def cancel(folder: RunFolder, jobs: BatchJobs) -> bool:
     """End the jobs of an array that wait or run; False if none did.
 
     Raises:
