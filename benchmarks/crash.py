@@ -29,8 +29,8 @@ from rich.console import Console
 from rich.table import Table
 
 from tuner.records import Outcome
+from tuner.search.crew import worker_log
 from tuner.search.study import load_trials
-from tuner.search.supervisor import worker_log
 from tuner.store import RunFolder
 
 # Mean seconds from one kill to the next; a worker takes some seconds to start, and must come to train at times.

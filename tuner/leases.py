@@ -2,8 +2,8 @@
 
 A worker has a row in its database and renews it while it lives. Where the row is gone, whoever asks may put back what
 the worker did; the worker itself, should it still be there (it was suspended, or cut off), is refused by every later
-transaction that writes or locks. All times are the server's, so clocks that differ do not matter. A run whose study is a
-file has no leases: there the supervisor sees every death at once.
+transaction that writes or locks. All times are the server's, so clocks that differ do not matter. A run whose study is
+a file has no leases: there the supervisor sees every death at once.
 """
 
 from __future__ import annotations

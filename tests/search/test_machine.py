@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tuner.search import machine
-from tuner.search.machine import WORKER_MEMORY_BYTES, network_file_system, num_workers, worker_environments
+from tuner.search.machine import (
+    WORKER_MEMORY_BYTES,
+    cards_with_room,
+    network_file_system,
+    num_workers,
+    worker_environments,
+)
 
 
 @pytest.fixture
@@ -16,6 +23,19 @@ def eight_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "num_cores", lambda: 8)
     monkeypatch.setattr(machine, "visible_gpus", lambda: ())
     monkeypatch.setattr(machine, "available_memory_bytes", lambda: 100 * WORKER_MEMORY_BYTES)
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Puts a shell script in the place of the driver's program."""
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    def put(script: str) -> None:
+        program = tmp_path / "nvidia-smi"
+        program.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+        program.chmod(0o755)
+
+    return put
 
 
 @pytest.mark.usefixtures("eight_cores")
@@ -58,6 +78,52 @@ def test_workers_take_the_cards_in_turn_and_share_their_memory(monkeypatch: pyte
     assert (third["CUDA_VISIBLE_DEVICES"], third["TF_FORCE_GPU_ALLOW_GROWTH"]) == ("4", "true")
 
 
+def test_workers_whose_number_may_grow_share_from_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "visible_gpus", lambda: ("4",))
+    assert worker_environments(1) == [{}]
+    (only,) = worker_environments(1, may_grow=True)
+    assert only == {
+        "CUDA_VISIBLE_DEVICES": "4",
+        "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+    }
+
+
+@pytest.mark.parametrize(
+    ("workers", "used", "expected"),
+    [
+        # 8000 MiB in all; another one needs room for twice what one holds.
+        ({"0": 1}, 2666, ["0"]),
+        ({"0": 1}, 2667, []),
+        ({"0": 2}, 4000, ["0"]),
+        ({"0": 2}, 4001, []),
+        ({"0": 3}, 300, ["0"]),
+        ({"0": 4}, 300, []),
+        ({"1": 1}, 300, []),
+        ({"GPU-5f": 1}, 300, ["GPU-5f"]),
+        ({"GPU-6": 1}, 300, []),
+        ({"MIG-5f": 1}, 300, []),
+        ({"0": 1}, "[N/A]", []),
+    ],
+)
+@pytest.mark.usefixtures("eight_cores")
+def test_a_card_with_room_is_one_that_holds_twice_as_much_again(
+    nvidia_smi: Callable[[str], None], workers: dict[str, int], used: object, expected: list[str]
+) -> None:
+    nvidia_smi(f"echo '0, GPU-5f12, {used}, 8000'")
+    assert cards_with_room(workers) == expected
+
+
+@pytest.mark.usefixtures("eight_cores")
+def test_no_card_has_room_where_the_machine_has_none(
+    nvidia_smi: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nvidia_smi("echo '0, GPU-5f12, 100, 8000'")
+    assert cards_with_room({"0": 1}) == ["0"]
+    monkeypatch.setattr(machine, "available_memory_bytes", lambda: WORKER_MEMORY_BYTES - 1)
+    assert cards_with_room({"0": 1}) == []
+
+
 @pytest.mark.parametrize(
     ("allowed", "listed", "expected"),
     [
@@ -71,18 +137,19 @@ def test_workers_take_the_cards_in_turn_and_share_their_memory(monkeypatch: pyte
     ],
 )
 def test_cards_are_found_without_tensorflow(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, allowed: str | None, listed: str, expected: tuple[str, ...]
+    nvidia_smi: Callable[[str], None],
+    monkeypatch: pytest.MonkeyPatch,
+    allowed: str | None,
+    listed: str,
+    expected: tuple[str, ...],
 ) -> None:
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f"#!/bin/sh\nprintf '{listed}'\n", encoding="utf-8")
-    program.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    nvidia_smi(f"printf '{listed}'")
     if allowed is None:
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     else:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
     assert machine.visible_gpus() == expected
-    program.write_text("#!/bin/sh\nexit 9\n", encoding="utf-8")
+    nvidia_smi("exit 9")
     assert machine.visible_gpus() == (expected if allowed is not None else ())
 
 

@@ -11,16 +11,17 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from tuner.config import SearchConfig
 from tuner.errors import EnvironmentFault, SpaceError, TunerError
 from tuner.records import FINISHED_OUTCOMES, Outcome
-from tuner.search import study, supervisor
+from tuner.search import crew, study, supervisor
+from tuner.search.crew import SUPERVISOR_VARIABLE, worker_log
 from tuner.search.study import Study, load_trials
-from tuner.search.supervisor import WorkerBug, WornOut, run_worker, supervise, worker_log
+from tuner.search.supervisor import WorkerBug, WornOut, run_worker, supervise
 from tuner.search.worker import MAX_GROWTH_BYTES, Growth, OutOfRoom
 from tuner.stability.score import failed_objective
 from tuner.store import RunFolder
@@ -81,6 +82,61 @@ def test_a_worker_that_has_grown_is_followed_by_another_as_often_as_it_takes(
     run(folder)
     assert len((folder.root.parent / "starts").read_text().splitlines()) == 13
     assert Study(folder).num_finished() == 0
+
+
+NVIDIA_SMI = """
+case "$*" in
+*memory*) printf '0, GPU-a, 1000, 8000\\n1, GPU-b, 5000, 8000\\n' ;;
+*) printf '0\\n1\\n' ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("workers", "trials", "are_all_done", "expected"),
+    [
+        ("auto", 16, True, [4, 1]),
+        ("auto", 7, True, [2, 1]),
+        ("auto", 6, True, [1, 1]),
+        ("auto", 16, False, [1, 1]),
+        (2, 16, True, [1, 1]),
+    ],
+)
+def test_cards_with_room_get_more_workers_while_trials_are_left(
+    tmp_path: Path,
+    set_worker: SetWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: Literal["auto"] | int,
+    trials: int,
+    are_all_done: bool,
+    expected: list[int],
+) -> None:
+    """Of the driver's program there is a stand-in alone."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{NVIDIA_SMI}", encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr(crew, "num_cores", lambda: 8)
+    folder = RunFolder.create(tmp_path / "run", SearchConfig(trials=trials, workers=workers))
+    set_worker(
+        'echo "$CUDA_VISIBLE_DEVICES $TF_FORCE_GPU_ALLOW_GROWTH" >> cards; while [ ! -e done ]; do sleep 0.02; done'
+    )
+
+    def finish_trials() -> None:
+        there = len(list(folder.logs_dir.glob("worker-*.log"))) if are_all_done else 1
+        for number in range(there):
+            study = Study(folder, worker=number)
+            trial = study.ask(trials)
+            if trial is None:
+                (tmp_path / "done").touch()
+                return
+            study.describe(trial.number, {"rate": 0.5})
+            study.finish(trial.number, 0.1, outcome=Outcome.COMPLETED)
+
+    run(folder, finish_trials)
+    cards = [line.split(" ") for line in (tmp_path / "cards").read_text().splitlines()]
+    assert [sum(card == name for card, _ in cards) for name in ("0", "1")] == expected
+    assert {is_growing for _, is_growing in cards} == {"true" if workers == "auto" else ""}
 
 
 def test_the_worker_is_told_folder_and_deadline(folder: RunFolder, set_worker: SetWorker) -> None:
@@ -287,7 +343,7 @@ def test_leaving_early_ends_the_worker_and_puts_its_trial_back(
 def test_a_worker_that_does_not_listen_is_killed(
     folder: RunFolder, set_worker: SetWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supervisor, "STOP_GRACE_S", 0.1)
+    monkeypatch.setattr(crew, "STOP_GRACE_S", 0.1)
     set_worker("trap '' TERM; echo $$ > pid; while :; do sleep 0.05; done")
     pid_file = folder.root.parent / "pid"
 
@@ -483,7 +539,7 @@ def test_a_worker_whose_supervisor_died_while_it_started_ends_at_once(folder: Ru
     started = subprocess.run(
         [sys.executable, "-m", "tuner", "worker", str(folder.root)],
         cwd=ROOT,
-        env=os.environ | {supervisor.SUPERVISOR_VARIABLE: "1"},
+        env=os.environ | {SUPERVISOR_VARIABLE: "1"},
         timeout=60,
         check=False,
         capture_output=True,
@@ -561,11 +617,16 @@ class Search:
         return (self.root.parent / "output.txt").read_text()
 
 
-def wait_until_gone(pid: int, *, timeout_s: float = 20) -> None:
+def wait_until(is_true: Callable[[], bool], *, timeout_s: float = 20) -> None:
     deadline = time.monotonic() + timeout_s
-    while Path(f"/proc/{pid}").exists() and "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text():
-        assert time.monotonic() < deadline, f"process {pid} is still there"
+    while not is_true():
+        assert time.monotonic() < deadline, "it did not happen in time"
         time.sleep(0.05)
+
+
+def wait_until_gone(pid: int) -> None:
+    status = Path(f"/proc/{pid}/status")
+    wait_until(lambda: not status.exists() or "\nState:\tZ" in status.read_text())
 
 
 @pytest.mark.slow
@@ -609,17 +670,17 @@ def test_a_search_goes_on_after_every_kind_of_interruption(tmp_path: Path, finis
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_two_workers_share_a_search_and_lose_nothing_when_one_is_killed(tmp_path: Path) -> None:
     root = tmp_path / "run"
-    search = Search(root, trials=5, workers=2)
-    search.wait_for("trial_finished")
+    search = Search(root, trials=8, workers=2)
+    search.wait_for("trial_started")
+    wait_until(lambda: {trial.worker for trial in load_trials(RunFolder(root))} == {0, 1}, timeout_s=120)
     os.kill(search.workers()[-1], signal.SIGKILL)
     assert search.end() in (0, 1), search.output()
     trials = load_trials(RunFolder(root))
-    assert [trial.number for trial in trials] == list(range(5))
+    assert [trial.number for trial in trials] == list(range(8))
     assert {trial.outcome for trial in trials} <= set(FINISHED_OUTCOMES)
     assert all(len(trial.seed_runs) == 1 for trial in trials)
-    assert {trial.worker for trial in trials} == {0, 1}
     finished = [event["trial"] for event in search.events() if event["event"] == "trial_finished"]
-    assert sorted(finished) == list(range(5))
+    assert sorted(finished) == list(range(8))
 
 
 LEAKING_SPACE = """

@@ -7,11 +7,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 __all__ = [
     "available_memory_bytes",
+    "card_environment",
+    "cards_with_room",
     "network_file_system",
     "num_memory_kills",
     "num_workers",
@@ -23,6 +26,10 @@ __all__ = [
 # Memory that is reckoned with for a worker when their number is `auto`. Source: `ps` of workers on three small data
 # sets showed 1.0 to 1.1 GB, most of it TensorFlow itself.
 WORKER_MEMORY_BYTES = 1_200_000_000
+# Another worker starts on a card if its memory has room for so many times what one there holds: trials differ in what
+# they need, and a worker gives none of it back. And no more than so many on one. Source: convention; not measured.
+ROOM_FACTOR = 2.0
+MAX_WORKERS_OF_CARD = 4
 # How long the driver's program may take to list the cards. Source: convention.
 LISTING_TIMEOUT_S = 20.0
 
@@ -75,27 +82,60 @@ def num_workers(asked: Literal["auto"] | int, *, most: int) -> int:
     return max(1, min(len(visible_gpus()) or num_cores(), fitting, most))
 
 
-def worker_environments(count: int) -> list[dict[str, str]]:
+def worker_environments(count: int, *, may_grow: bool = False) -> list[dict[str, str]]:
     """What each of so many workers has in its environment beside this process's own.
 
     Several workers on cores have one thread each, so that they do not fight; one alone has all of them. Several on
     graphics cards have one card each, in turn, and take of its memory what they need.
+
+    Args:
+        count: Workers.
+        may_grow: Whether others may come to the cards later (`cards_with_room`).
     """
     gpus = visible_gpus()
+    if gpus and (count > 1 or may_grow):
+        is_shared = may_grow or count > len(gpus)
+        return [card_environment(gpus[number % len(gpus)], is_shared=is_shared) for number in range(count)]
     if count == 1:
         return [{}]
-    if gpus:
-        shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        return [
-            {"CUDA_VISIBLE_DEVICES": gpus[number % len(gpus)]} | (shared if count > len(gpus) else {})
-            for number in range(count)
-        ]
     pinned = {name: value for name, value in _ONE_THREAD.items() if name not in os.environ}
     # JAX on a CPU has no variable of its own for it.
     flags = os.environ.get("XLA_FLAGS", "")
     if "intra_op_parallelism_threads" not in flags and os.environ.get("KERAS_BACKEND") == "jax":
         pinned["XLA_FLAGS"] = f"{flags} --xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1".strip()
     return [pinned] * count
+
+
+def card_environment(card: str, *, is_shared: bool) -> dict[str, str]:
+    """What a worker on a card has in its environment; one that shares it takes of its memory what it needs."""
+    shared = {"TF_FORCE_GPU_ALLOW_GROWTH": "true", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
+    return {"CUDA_VISIBLE_DEVICES": card} | (shared if is_shared else {})
+
+
+def cards_with_room(num_workers: Mapping[str, int]) -> list[str]:
+    """The cards that one more worker fits on, by what the driver says that those there hold now.
+
+    Args:
+        num_workers: How many there are on each card, by its name in `CUDA_VISIBLE_DEVICES`.
+
+    Returns:
+        Names of cards; none where the machine's own memory does not suffice for another.
+    """
+    memory = available_memory_bytes()
+    if memory is not None and memory < WORKER_MEMORY_BYTES:
+        return []
+    listed = _nvidia_smi("index,uuid,memory.used,memory.total", "csv,noheader,nounits")
+    found = []
+    for fields in (line.split(", ") for line in listed):
+        if len(fields) != 4 or not (fields[2].isdigit() and fields[3].isdigit()):
+            # The driver does not say it of every card, such as one that is cut in parts (MIG).
+            continue
+        index, uuid, used, total = fields[0], fields[1], int(fields[2]), int(fields[3])
+        for name, count in num_workers.items():
+            is_it = name == index or (name.startswith("GPU-") and uuid.startswith(name))
+            if is_it and count < MAX_WORKERS_OF_CARD and used + ROOM_FACTOR * used / max(count, 1) <= total:
+                found.append(name)
+    return found
 
 
 def num_cores() -> int:
@@ -109,24 +149,28 @@ def num_cores() -> int:
 
 def visible_gpus() -> tuple[str, ...]:
     """NVIDIA's cards that this process may use, as `CUDA_VISIBLE_DEVICES` names them; found without TensorFlow."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    if shutil.which("nvidia-smi") is None:
         return ()
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     if allowed is not None:
         names = [name.strip() for name in allowed.split(",")]
         return tuple(names[: names.index("-1")] if "-1" in names else filter(None, names))
+    return tuple(line for line in _nvidia_smi("index", "csv,noheader") if line.isdigit())
+
+
+def _nvidia_smi(query: str, form: str) -> list[str]:
+    """The lines that the driver's program answers, one for each card; empty where there is none, or it fails."""
     try:
         listed = subprocess.run(
-            [program, "--query-gpu=index", "--format=csv,noheader"],
+            ["nvidia-smi", f"--query-gpu={query}", f"--format={form}"],
             capture_output=True,
             text=True,
             timeout=LISTING_TIMEOUT_S,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
-        return ()
-    return tuple(line.strip() for line in listed.stdout.splitlines() if line.strip().isdigit())
+        return []
+    return [line.strip() for line in listed.stdout.splitlines()]
 
 
 def available_memory_bytes() -> int | None:

@@ -10,6 +10,7 @@ import itertools
 import math
 import os
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -414,6 +415,12 @@ class Study:
         """How many trials have ended, failed ones included."""
         self._history.read()
         return self._history.num_finished
+
+    def finished_by_worker(self) -> Counter[int]:
+        """How many trials have ended with each worker, by its number."""
+        self._history.read()
+        newest = self._history.newest(self._history.num_finished)
+        return Counter(int(trial.user_attrs.get("worker") or 0) for trial in newest)
 
     def best_objective(self) -> tuple[float, int] | None:
         """Lowest objective of the trials that were trained to their end and did not fail, and its trial."""

@@ -5,26 +5,23 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
-import secrets
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
-from types import TracebackType
 
 from tuner import errors, interrupts, leases
 from tuner.errors import EnvironmentFault, TunerError, package_faults
+from tuner.search.crew import SUPERVISOR_VARIABLE, Crew, error_file, worker_log
 from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
-from tuner.search.machine import num_memory_kills, num_workers, worker_environments
-from tuner.search.plan import SEEDS, give_up_claims, note_crash
+from tuner.search.machine import num_memory_kills
+from tuner.search.plan import give_up_claims, note_crash
 from tuner.search.study import MAX_ATTEMPTS, MAX_KILLS, Study, storage_faults
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
-from tuner.store import RunFolder, read_json, storage_errors, write_json
+from tuner.store import RunFolder, read_json, write_json
 
-__all__ = ["run_worker", "supervise", "worker_log"]
+__all__ = ["run_worker", "supervise"]
 
 # How often the supervisor looks at its workers.
 POLL_S = 0.2
@@ -32,8 +29,6 @@ POLL_S = 0.2
 # takes long, and the processor is the training's. Source: convention.
 TICK_S = 1.0
 TICK_FRAC = 0.05
-# How long workers may take to end when they are told to, before they are killed.
-STOP_GRACE_S = 5.0
 # Workers that die one after the other without an epoch being finished, before the search gives up; times their number.
 MAX_DEATHS_IN_A_ROW = 4
 # The same for workers that somebody, or the kernel, killed.
@@ -46,9 +41,6 @@ BUG_EXIT_CODE = 70
 WORN_OUT_EXIT_CODE = 76
 # Lines of its log that are shown when a worker dies.
 NUM_LOG_LINES = 5
-
-# Tells a worker whose child it is.
-SUPERVISOR_VARIABLE = "TUNER_SUPERVISOR_PID"
 
 _PR_SET_PDEATHSIG = 1
 
@@ -63,15 +55,6 @@ class WorkerBug(TunerError):
     """A worker ended with an unexpected exception; its traceback is in its log."""
 
     exit_code = BUG_EXIT_CODE
-
-
-def worker_log(folder: RunFolder, number: int = 0) -> Path:
-    """Where everything that a worker prints goes."""
-    return folder.logs_dir / f"worker-{number}.log"
-
-
-def _error_file(folder: RunFolder, number: int) -> Path:
-    return folder.logs_dir / f"worker-{number}.error.json"
 
 
 def run_worker(
@@ -100,7 +83,7 @@ def run_worker(
         # Another worker can go on in the place of this one.
         raise
     except TunerError as error:
-        write_json(_error_file(folder, number), {"type": type(error).__name__, "message": str(error)})
+        write_json(error_file(folder, number), {"type": type(error).__name__, "message": str(error)})
         raise
 
 
@@ -130,11 +113,12 @@ def supervise(
         study.give_back(crashed=False)
         folder.remove_checkpoints(besides=study.unfinished())
         give_up_claims(folder)
-        with _Crew(folder, deadline=deadline, only_confirm=only_confirm, first=first) as crew:
+        with Crew(folder, deadline=deadline, only_confirm=only_confirm, first=first) as crew:
             _supervise(folder, study, crew, on_tick)
 
 
-def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[], None]) -> None:
+def _supervise(folder: RunFolder, study: Study, crew: Crew, on_tick: Callable[[], None]) -> None:
+    most_trials = folder.load_config().trials
     deaths, done_before, memory_kills, next_tick = 0, _num_done(folder, study), num_memory_kills(), 0.0
     while True:
         interrupts.check()
@@ -163,6 +147,9 @@ def _supervise(folder: RunFolder, study: Study, crew: _Crew, on_tick: Callable[[
         if time.monotonic() >= next_tick or not crew.is_at_work:
             started = time.process_time()
             on_tick()
+            if crew.may_grow:
+                finished = study.finished_by_worker()
+                crew.grow(finished, num_left=most_trials - finished.total())
             next_tick = time.monotonic() + max(TICK_S, (time.process_time() - started) / TICK_FRAC)
         if not crew.is_at_work:
             return
@@ -176,8 +163,8 @@ def _num_done(folder: RunFolder, study: Study) -> int:
 
 def _raise_reported(folder: RunFolder, number: int, returncode: int) -> None:
     """Raise what a worker could not go on with, and another one could not either."""
-    if _error_file(folder, number).is_file():
-        report = read_json(_error_file(folder, number), dict[str, str])
+    if error_file(folder, number).is_file():
+        report = read_json(error_file(folder, number), dict[str, str])
         raise getattr(errors, report["type"], TunerError)(report["message"])
     if returncode == BUG_EXIT_CODE:
         raise WorkerBug(f"The worker met a bug of the program. {_death(folder, number, returncode)}")
@@ -206,106 +193,6 @@ def _note_death(
         note_crash(folder, reason, worker=number)
     leases.end(folder, lease)
     return reason, bool(put_back)
-
-
-class _Crew:
-    """The worker processes of a run; ended, and their work put back, when the block is left (Ctrl-C included).
-
-    Args:
-        folder: The run.
-        deadline, only_confirm: Passed on to the workers.
-        first: Number of the first worker.
-    """
-
-    def __init__(self, folder: RunFolder, *, deadline: float | None, only_confirm: bool, first: int) -> None:
-        self._folder = folder
-        self._first = first
-        self._command = [sys.executable, "-m", "tuner", "worker"]
-        self._command += ["--until", repr(deadline)] if deadline is not None else []
-        self._command += ["--only-confirm"] if only_confirm else []
-        config = folder.load_config()
-        # A confirmation of any size is small beside the search, and its parts are counted by the workers.
-        most = max(config.trials, SEEDS * config.confirm)
-        self._environments = worker_environments(num_workers(config.workers, most=most))
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
-        # Of the last process of each number; of no account for a study that is a file.
-        self.leases: dict[int, str] = {}
-
-    @property
-    def size(self) -> int:
-        """How many workers there are at the start."""
-        return len(self._environments)
-
-    @property
-    def is_at_work(self) -> bool:
-        """Whether a worker is running."""
-        return bool(self._processes)
-
-    def __enter__(self) -> _Crew:
-        try:
-            for number in range(self._first, self._first + self.size):
-                self.start(number)
-        except BaseException:
-            self._stop()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.is_at_work or kind is not None:
-            self._stop()
-            for lease in self.leases.values():
-                leases.end(self._folder, lease)
-            Study.of_run(self._folder).give_back(crashed=False)
-            give_up_claims(self._folder)
-
-    def start(self, number: int) -> None:
-        """Start the worker of that number."""
-        _error_file(self._folder, number).unlink(missing_ok=True)
-        self.leases[number] = secrets.token_hex(8)
-        environment = os.environ | {
-            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-            "PYTHONUNBUFFERED": "1",
-            SUPERVISOR_VARIABLE: str(os.getpid()),
-            leases.LEASE_VARIABLE: self.leases[number],
-            **self._environments[number - self._first],
-        }
-        file = worker_log(self._folder, number)
-        with storage_errors(file), open(file, "ab") as log:
-            # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then ends the workers.
-            self._processes[number] = subprocess.Popen(
-                [*self._command, "--number", str(number), "--", str(self._folder.root)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-
-    def wait(self, seconds: float) -> None:
-        """Wait for so long at most; less if the first of the workers ends."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            next(iter(self._processes.values())).wait(seconds)
-
-    def ended(self) -> list[tuple[int, int]]:
-        """Number and exit code of the workers that have ended since the last call."""
-        found = [(number, code) for number, each in self._processes.items() if (code := each.poll()) is not None]
-        for number, _ in found:
-            del self._processes[number]
-        return found
-
-    def _stop(self) -> None:
-        for process in self._processes.values():
-            process.terminate()
-        deadline = time.monotonic() + STOP_GRACE_S
-        for process in self._processes.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._processes.clear()
 
 
 def _death(folder: RunFolder, number: int, returncode: int) -> str:
