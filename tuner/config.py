@@ -195,8 +195,8 @@ class SearchConfig(pydantic.BaseModel):
     )
     workers: Literal["auto"] | int = pydantic.Field(
         "auto",
-        description="Worker processes: a number, or auto for one on each core, or GPU (more on a GPU with room). Only with 1"
-        " are the same trials proposed every time.",
+        description="Worker processes: a number, or auto for one on each core, or GPU (more on a GPU with room). Only"
+        " with 1 are the same trials proposed every time.",
     )
     storage: str | None = pydantic.Field(
         None,
