@@ -42,8 +42,8 @@ CREATE TABLE IF NOT EXISTS tuner_workers (
     started timestamptz NOT NULL DEFAULT now(), beat timestamptz NOT NULL DEFAULT now(),
     steady_since timestamptz NOT NULL DEFAULT now(), trial integer, seed_index integer)
 """
-# In what SQLAlchemy notes of a connection: whether its transaction was checked (`Database.fenced`).
-_IS_CHECKED = "tuner_is_checked"
+# In what SQLAlchemy keeps with a connection: the checks of its transaction (`Database.fenced`).
+_CHECKED = "tuner_checked"
 # What a server says that will let us in later.
 _PASSING = ("too many clients", "connection slots", "starting up", "shutting down", "in recovery mode")
 
@@ -141,20 +141,23 @@ class Database:
             yield
 
     @contextlib.contextmanager
-    def fenced(self, check: Callable[[sqlalchemy.Connection], None]) -> Iterator[None]:
-        """Have `check`, which may raise, come before a transaction of this process first writes or takes a lock.
+    def fenced(self, check: Callable[[sqlalchemy.Connection, bool], None]) -> Iterator[None]:
+        """Have `check`, which may raise, begin every transaction of this process while the block runs.
 
-        Those that only read go without: a check that locks a row makes them wait for the disk.
+        It is told whether the transaction is about to write or to take a lock, and then asked again if it was not
+        before: a check that locks a row has the transaction wait for the disk, which one that only reads need not.
         """
         import sqlalchemy
 
         def begin(connection: sqlalchemy.Connection) -> None:
-            connection.info[_IS_CHECKED] = False
+            connection.info[_CHECKED] = ()
 
         def execute(connection: sqlalchemy.Connection, cursor: object, statement: str, *_: object) -> None:
-            if not connection.info.get(_IS_CHECKED) and not _only_reads(statement):
-                connection.info[_IS_CHECKED] = True
-                check(connection)
+            # The check itself comes by here.
+            checked, is_writing = connection.info.get(_CHECKED, ()), not _only_reads(statement)
+            if is_writing not in checked and True not in checked:
+                connection.info[_CHECKED] = (*checked, is_writing)
+                check(connection, is_writing)
 
         sqlalchemy.event.listen(self.engine, "begin", begin)
         sqlalchemy.event.listen(self.engine, "before_cursor_execute", execute)

@@ -2,8 +2,8 @@
 
 A worker has a row in its database and renews it while it lives. Where the row is gone, whoever asks may put back what
 the worker did; the worker itself, should it still be there (it was suspended, or cut off), is refused by every later
-transaction that writes or locks. All times are the server's, so clocks that differ do not matter. A run whose study is
-a file has no leases: there the supervisor sees every death at once.
+transaction. All times are the server's, so clocks that differ do not matter. A run whose study is a file has no leases:
+there the supervisor sees every death at once.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def hold(folder: RunFolder, number: int) -> Iterator[None]:
         number: Of this worker.
 
     Raises:
-        LeaseLost: From every write to the database and every lock in it, once it is lost.
+        LeaseLost: From every access to the database, once it is lost.
     """
     shared = folder.load_shared_study()
     if shared is None:
@@ -80,15 +80,18 @@ def hold(folder: RunFolder, number: int) -> Iterator[None]:
     _insert(database, shared, token, number)
     is_done = threading.Event()
     beating = threading.Thread(target=_beat, args=(database, token, is_done), daemon=True)
-    beating.start()
     try:
-        with database.fenced(lambda connection: _check(connection, token)):
-            database.lease = token
-            yield
+        with database.fenced(lambda connection, is_writing: _check(connection, token, is_writing=is_writing)):
+            # Ends before the fence does, which SQLAlchemy cannot take away while another thread passes it.
+            beating.start()
+            try:
+                database.lease = token
+                yield
+            finally:
+                is_done.set()
+                beating.join()
     finally:
         database.lease = None
-        is_done.set()
-        beating.join()
         end(folder, token)
 
 
@@ -174,11 +177,12 @@ def _beat(database: Database, token: str, is_done: threading.Event) -> None:
                 return
 
 
-def _check(connection: Any, token: str) -> None:
-    """Refuse a transaction of a worker that has lost its lease; while it lasts, nobody can end the lease."""
+def _check(connection: Any, token: str, *, is_writing: bool) -> None:
+    """Refuse a transaction of a worker that has lost its lease; nobody can end it while one that writes lasts."""
     import sqlalchemy
 
-    statement = sqlalchemy.text("SELECT 1 FROM tuner_workers WHERE token = :token FOR KEY SHARE")
+    lock = "FOR KEY SHARE" if is_writing else ""
+    statement = sqlalchemy.text(f"SELECT 1 FROM tuner_workers WHERE token = :token {lock}")
     if connection.execute(statement, {"token": token}).first() is None:
         raise LeaseLost(
             f"This worker was not heard of for {LEASE_S:.0f} s and was taken for dead: it was suspended, or cut off "

@@ -14,12 +14,15 @@ from pathlib import Path
 
 import pytest
 
+from tests import postgresql
 from tuner import __version__
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault, RunError
+from tuner.records import FINISHED_OUTCOMES
 from tuner.search import local
 from tuner.search.batch import cancel_jobs, check_config, job_options, job_states, render, submit
 from tuner.search.local import LocalOptions
+from tuner.search.study import load_trials
 from tuner.store import RunFolder
 
 # Notes its arguments, and ends when it is told to; or not at all.
@@ -166,3 +169,21 @@ def test_a_search_goes_on_alone_is_cancelled_and_finishes_when_it_is_submitted_a
     trials = json.loads(tuner("status", run, "--json").stdout)["trials"]
     assert trials["total"] == 3
     assert "running" not in trials or trials["running"] == 0
+
+
+@pytest.mark.slow
+def test_two_jobs_share_a_study_in_a_database(tmp_path: Path, server: postgresql.Server) -> None:
+    run = tmp_path / "run"
+    options = ["--trials", 4, "--epochs", 2, "--confirm", 0, "--workers", 1, "--storage", server.url()]
+    done = tuner("submit", "--run", run, "--backend", "local", *options)
+    assert done.returncode == 0, done.stderr
+    assert tuner("submit", "--run", run, "--backend", "local").returncode == 0
+    folder = RunFolder(run)
+    assert [name for name, _ in job_states(folder)] == ["local-100", "local-200"]
+    wait_for(lambda: {state for _, state in job_states(folder)} == {"ENDED"}, 180)
+    trials = load_trials(folder)
+    assert [trial.number for trial in trials] == list(range(4))
+    assert {trial.outcome for trial in trials} <= set(FINISHED_OUTCOMES)
+    assert {trial.worker for trial in trials} <= {100, 200}
+    assert (run / "report.html").is_file()
+    assert postgresql.PASSWORD not in "".join(file.read_text() for file in folder.logs_dir.iterdir())
