@@ -10,7 +10,7 @@ import keras_tuner
 import pytest
 
 from tuner.errors import ConfigError
-from tuner.search.grid import check_grid, combinations, every_value, grid_values, num_combinations
+from tuner.search.grid import check_grid, combinations, every_value, grid_values, nearest_step, num_combinations, steps
 
 
 def space_of(declare: Callable[[keras_tuner.HyperParameters], Any]) -> keras_tuner.HyperParameters:
@@ -40,6 +40,28 @@ def test_values_of_one_hyperparameter(declare: Any, grid: list[Any], every: list
     assert list(grid_values(entry)) == grid
     found = every_value(entry)
     assert (None if found is None else list(found)) == every
+
+
+@pytest.mark.parametrize(
+    ("declare", "value", "nearest"),
+    [
+        (lambda hp: hp.Int("a", 1, 10, step=3), 5, 4),
+        (lambda hp: hp.Int("a", 1, 10, step=3), 6, 7),
+        (lambda hp: hp.Int("a", 1, 11, step=3), 11, 10),
+        (lambda hp: hp.Int("a", 1, 10, step=3), -5, 1),
+        (lambda hp: hp.Int("a", 8, 64, step=2, sampling="log"), 20, 16),
+        (lambda hp: hp.Float("a", 0.1, 0.5, step=0.1), 0.3, 0.3),
+        (lambda hp: hp.Float("a", 0.1, 0.5, step=0.1), 9.0, 0.5),
+        # Far too many to be listed.
+        (lambda hp: hp.Int("a", 1, 10**12), 10**11, 10**11),
+        (lambda hp: hp.Float("a", 0.0, 1.0, step=1e-12), 0.25, 0.25),
+    ],
+)
+def test_the_step_next_to_a_value(declare: Any, value: float, nearest: float) -> None:
+    entry = space_of(declare).space[0]
+    assert nearest_step(entry, value) == nearest
+    assert steps(entry)[0] == entry.min_value
+    assert entry.max_value - entry.step < steps(entry)[-1] <= entry.max_value
 
 
 def conditional(hp: keras_tuner.HyperParameters) -> None:

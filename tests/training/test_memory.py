@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from tuner.errors import SpaceError
 from tuner.records import Outcome
 from tuner.search.halving import half_batch
 from tuner.search.study import load_trials
 from tuner.search.tuner import StabilityTuner
-from tuner.training.memory import infeasibility, is_out_of_memory, needed_bytes
+from tuner.training.memory import WeightsTooLarge, bounded_weights, infeasibility, is_out_of_memory, needed_bytes
 
 
 def network(optimizer):
@@ -38,6 +39,19 @@ def test_what_needs_more_than_there_is_is_infeasible():
     assert infeasibility(model, batch_size=10, available_bytes=None) == ""
     reason = infeasibility(model, batch_size=10, available_bytes=needed - 1)
     assert reason == "with batches of 10 rows it needs 0.0 GB of memory at least, and 0.0 GB are there"
+
+
+def test_a_weight_that_there_is_no_room_for_is_refused_before_it_is_made():
+    with bounded_weights(4 * 32):
+        network("sgd")
+    with bounded_weights(None):
+        network("sgd")
+    with pytest.raises(WeightsTooLarge, match=r"up to its layer 'last' the weights alone"), bounded_weights(4 * 31):
+        keras.Sequential([keras.Input((3,)), keras.layers.Dense(5), keras.layers.Dense(2, name="last")])
+    # Half an exabyte: nothing is taken, or this would end otherwise.
+    with pytest.raises(WeightsTooLarge, match=r"GB are there"), bounded_weights(10**9):
+        keras.Sequential([keras.Input((10**8,)), keras.layers.Dense(10**9)])
+    network("sgd")
 
 
 class XlaRuntimeError(RuntimeError):
@@ -120,8 +134,37 @@ def test_a_trial_that_ran_out_of_memory_is_tried_with_half_the_batch_once(tmp_pa
     assert (trial.hyperparameters["batch_size"], trial.hyperparameters["learning_rate"]) == (8, 0.25)
 
 
+def with_units(low, high, **options):
+    """A space whose models have 8 GB of weights for each 10**9 units."""
+
+    def build(hp):
+        units = hp.Int("units", low, high, **options)
+        layers = [keras.layers.Dense(units), keras.layers.Dense(1, activation="sigmoid")]
+        model = keras.Sequential([keras.Input((1,)), *layers])
+        model.compile(keras.optimizers.SGD(), "binary_crossentropy")
+        return model
+
+    return build
+
+
+def test_an_absurd_model_is_not_built(tmp_path, monkeypatch):
+    monkeypatch.setattr("tuner.search.tuner.available_memory_bytes", lambda: 10**9)
+    monkeypatch.setattr("tuner.search.tuner.visible_gpus", lambda: ())
+    tuner = StabilityTuner(with_units(8, 10**12, default=8), max_trials=2, directory=tmp_path, project_name="run")
+    x, y = np.zeros((64, 1), dtype="float32"), np.arange(64) % 2
+    tuner.search(x, y, validation_data=(x, y), epochs=5)
+    _, absurd = load_trials(tuner.run_folder)
+    assert absurd.outcome is Outcome.INFEASIBLE
+    assert absurd.seed_runs[0].message.startswith("The model was not built: up to its layer")
+
+
+def test_a_space_of_absurd_models_is_refused_before_one_is_built(tmp_path):
+    with pytest.raises(SpaceError, match=r"WeightsTooLarge: up to its layer .* units=10{12}\. Mend it, or exclude"):
+        StabilityTuner(with_units(10**12, 10**13), max_trials=1, directory=tmp_path, project_name="run")
+
+
 def test_an_absurd_model_is_not_trained(tmp_path, monkeypatch):
-    monkeypatch.setattr("tuner.search.tuner.available_memory_bytes", lambda: 100)
+    monkeypatch.setattr("tuner.search.tuner.available_memory_bytes", lambda: 1000)
     monkeypatch.setattr("tuner.search.tuner.visible_gpus", lambda: ())
     space = Hungry(99)
     tuner = StabilityTuner(space, max_trials=1, directory=tmp_path, project_name="run")

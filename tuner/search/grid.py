@@ -13,7 +13,16 @@ from keras_tuner.engine import hyperparameters as kinds
 from tuner.errors import ConfigError
 from tuner.records import HyperparameterValue
 
-__all__ = ["ValuesOf", "check_grid", "combinations", "every_value", "grid_values", "num_combinations", "steps"]
+__all__ = [
+    "ValuesOf",
+    "check_grid",
+    "combinations",
+    "every_value",
+    "grid_values",
+    "nearest_step",
+    "num_combinations",
+    "steps",
+]
 
 # Values that a grid takes of a range without steps: its ends and its middle, on its own scale. Source: convention.
 POINTS_FRAC = (0.0, 0.5, 1.0)
@@ -63,17 +72,41 @@ def _listed(hyperparameter: Any) -> Values | None:
     return steps(hyperparameter)
 
 
-def steps(hyperparameter: Any) -> list[Any]:
-    """All values of a range in steps, of the type that the space declares."""
+class _FloatSteps(Sequence[float]):
+    """`low`, `low + step`, ...: as written, not as added up (0.1 + 2 * 0.1 is more than 0.3, no step to Optuna)."""
+
+    def __init__(self, low: float, step: float, count: int) -> None:
+        self._low, self._step, self._indices = Decimal(str(low)), Decimal(str(step)), range(count)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: Any) -> Any:
+        found = self._indices[index]
+        if isinstance(found, range):
+            return [float(self._low + each * self._step) for each in found]
+        return float(self._low + found * self._step)
+
+
+def steps(hyperparameter: Any) -> Sequence[Any]:
+    """All values of a range in steps, of the type that the space declares; a wide linear range is not written out."""
     low, high, step = hyperparameter.min_value, hyperparameter.max_value, hyperparameter.step
     if hyperparameter.sampling == "linear":
         # Keras Tuner's own list lacks the last value where the division is inexact, such as 0.5 // 0.1.
         count = int((high - low) / step + STEP_TOLERANCE) + 1
         if isinstance(hyperparameter, kinds.Int):
-            return [low + index * step for index in range(count)]
-        # As written, not as added up: 0.1 + 2 * 0.1 is more than 0.3, which Optuna calls no whole number of steps.
-        return [float(Decimal(str(low)) + index * Decimal(str(step))) for index in range(count)]
+            return range(low, low + count * step, step)
+        return _FloatSteps(low, step, count)
     return [round(value) if isinstance(hyperparameter, kinds.Int) else value for value in hyperparameter.values]
+
+
+def nearest_step(hyperparameter: Any, value: float) -> Any:
+    """Of a range in steps the one next to a value."""
+    values = steps(hyperparameter)
+    if hyperparameter.sampling == "linear":
+        index = round((value - hyperparameter.min_value) / hyperparameter.step)
+        return values[min(max(index, 0), len(values) - 1)]
+    return min(values, key=lambda each: abs(each - value))
 
 
 def num_combinations(space: keras_tuner.HyperParameters, values_of: ValuesOf = every_value) -> float:

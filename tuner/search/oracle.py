@@ -15,7 +15,7 @@ from keras_tuner.engine import hyperparameters as hyperparameter_types
 from keras_tuner.engine import trial as trial_module
 
 from tuner.records import HyperparameterValue, Outcome, TrialRecord
-from tuner.search.grid import ValuesOf, combinations, every_value, grid_values, num_combinations, steps
+from tuner.search.grid import ValuesOf, combinations, every_value, grid_values, nearest_step, num_combinations, steps
 from tuner.search.pruning import PrunerName, prune_reason
 from tuner.search.sampling import Draft, Proposal
 from tuner.search.study import Study
@@ -325,7 +325,7 @@ def _default(hyperparameter: Any) -> HyperparameterValue:
     default: HyperparameterValue = hyperparameter.default
     if getattr(hyperparameter, "step", None) is None:
         return default
-    nearest: float = min(steps(hyperparameter), key=lambda value: abs(value - default))
+    nearest: float = nearest_step(hyperparameter, hyperparameter.default)
     return default if math.isclose(nearest, hyperparameter.default) else nearest
 
 

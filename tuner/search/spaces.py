@@ -25,7 +25,9 @@ from search_spaces import SPACES
 from tuner.data import pipelines
 from tuner.errors import SpaceError, did_you_mean
 from tuner.records import DataSpec
+from tuner.search.machine import available_memory_bytes
 from tuner.search.ranges import apply_ranges, is_possible, value_text
+from tuner.training.memory import bounded_weights
 from tuner.training.seedrun import require_compiled
 
 __all__ = ["SpaceRow", "apply_ranges", "build_model", "describe", "discover", "follows_shape", "load", "names"]
@@ -303,8 +305,9 @@ def discover(hypermodel: Any, preprocessing: Sequence[PreprocessingChoice]) -> A
         for choice in preprocessing:
             space.Choice(choice.name, list(choice.values), default=choice.default)
         hypermodel.declare_hyperparameters(space)
-        unreachable = _explore(hypermodel, space)
-        _try_upper_ends(hypermodel, space)
+        with bounded_weights(available_memory_bytes()):
+            unreachable = _explore(hypermodel, space)
+            _try_upper_ends(hypermodel, space)
     finally:
         keras.utils.clear_session()
     kept = [hp for hp in space.space if hp.conditions not in unreachable]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import keras
 
-__all__ = ["infeasibility", "is_out_of_memory", "needed_bytes"]
+__all__ = ["WeightsTooLarge", "bounded_weights", "infeasibility", "is_out_of_memory", "needed_bytes"]
 
 # Of a number in float32; weights, gradients, optimizer and activations are that unless a space says otherwise.
 BYTES_PER_NUMBER = 4
@@ -19,6 +21,42 @@ COPIES_OF_ACTIVATIONS = 2
 # XLA under JAX and TensorFlow (`XlaRuntimeError`: "RESOURCE_EXHAUSTED: Out of memory ..."), torch (`OutOfMemoryError`).
 _NAMES = ("ResourceExhaustedError", "OutOfMemoryError")
 _PHRASES = ("RESOURCE_EXHAUSTED", "OOM when allocating", "CUDA out of memory", "CUDA_ERROR_OUT_OF_MEMORY")
+
+
+class WeightsTooLarge(MemoryError):
+    """A model that was being built has more weights than there is memory for."""
+
+
+@contextlib.contextmanager
+def bounded_weights(available_bytes: int | None) -> Iterator[None]:
+    """Have a model that is built in the block refused before memory is taken for a weight that there is no room for.
+
+    Without it, an absurd layer takes the machine's memory before anybody can look at the model: the kernel gives it out
+    as it is written, and kills who writes last.
+
+    Args:
+        available_bytes: What there is; None: nothing is refused.
+
+    Raises:
+        WeightsTooLarge: By the layer whose weight is too large, together with those before it.
+    """
+    add_weight, total = keras.layers.Layer.add_weight, 0
+
+    def bounded(layer: keras.layers.Layer, shape: Any = None, *args: Any, **kwargs: Any) -> Any:
+        nonlocal total
+        total += BYTES_PER_NUMBER * math.prod(shape or ())
+        if available_bytes is not None and total > available_bytes:
+            raise WeightsTooLarge(
+                f"up to its layer {layer.name!r} the weights alone need {total / 1e9:,.1f} GB of memory, and "
+                f"{available_bytes / 1e9:,.1f} GB are there"
+            )
+        return add_weight(layer, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = bounded
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = add_weight
 
 
 def is_out_of_memory(error: BaseException) -> bool:

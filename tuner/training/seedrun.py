@@ -25,7 +25,7 @@ from tuner.training import programs
 from tuner.training.checkpoint import Checkpoint, Stateful
 from tuner.training.guard import SpikeGuard
 from tuner.training.losses import wants_one_hot
-from tuner.training.memory import infeasibility, is_out_of_memory
+from tuner.training.memory import WeightsTooLarge, bounded_weights, infeasibility, is_out_of_memory
 from tuner.training.modelcheck import check_model
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
@@ -367,7 +367,8 @@ def _fit(
     trainee: Trainee | None = None
     set_random_seed(seed)
     try:
-        model = build_model(hypermodel, hp)
+        with bounded_weights(memory_bytes):
+            model = build_model(hypermodel, hp)
         batch_size = int(hp.values.get("batch_size") or fit_kwargs.get("batch_size") or DEFAULT_BATCH_SIZE)
         reason = infeasibility(model, batch_size=batch_size, available_bytes=memory_bytes) if model.built else ""
         if reason:
@@ -409,6 +410,8 @@ def _fit(
         if watch.checkpoint is not None:
             watch.checkpoint.save()
         raise
+    except WeightsTooLarge as error:
+        return _Fitted(watch, None, (), f"The model was not built: {error}", is_out_of_memory=True)
     except EnvironmentFault:
         raise
     except Exception as error:
