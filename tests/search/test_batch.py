@@ -13,7 +13,7 @@ from tuner import __version__
 from tuner.config import SearchConfig
 from tuner.errors import ConfigError, EnvironmentFault
 from tuner.records import BatchJobs
-from tuner.search.batch import cancel_jobs, check_config, job_states, render, submit
+from tuner.search.batch import cancel_jobs, check_config, job_states, render, require_scheduler, submit
 from tuner.search.slurm import JobOptions
 from tuner.store import RunFolder
 
@@ -59,6 +59,14 @@ def test_the_script_is_the_golden_one(folder: RunFolder, monkeypatch: pytest.Mon
     monkeypatch.chdir(tmp_path)
     script = render(folder, FULL).replace(str(tmp_path), "/shared")
     assert script == GOLDEN.read_text(encoding="utf-8")
+
+
+def test_logs_that_cannot_be_written_are_named_before_anything_is_submitted(folder: RunFolder, fakes: Path) -> None:
+    folder.logs_dir.rmdir()
+    folder.logs_dir.touch()
+    with pytest.raises(EnvironmentFault, match=r"Cannot write '.*logs'"):
+        submit(folder, JobOptions(), version=__version__)
+    assert folder.load_jobs() == []
 
 
 @pytest.mark.parametrize(
@@ -168,8 +176,11 @@ def test_faults_of_the_scheduler_are_told(
         submit(folder, JobOptions(), version=__version__)
     assert folder.load_jobs() == []
     monkeypatch.setenv("PATH", str(tmp_path / "nothing"))
-    with pytest.raises(EnvironmentFault, match=r"'sbatch' is not on PATH.*--dry-run"):
+    with pytest.raises(EnvironmentFault, match=r"'sbatch' is not on PATH.*login node of the cluster\.$"):
         submit(folder, JobOptions(), version=__version__)
+    with pytest.raises(EnvironmentFault, match=r"'sbatch' is not on PATH.*--dry-run"):
+        require_scheduler("slurm")
+    require_scheduler("local")
 
 
 def test_a_job_of_another_version_is_refused_at_once(folder: RunFolder) -> None:

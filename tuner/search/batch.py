@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tempfile
 from collections.abc import Mapping
 from typing import Any, Literal, Protocol
 
@@ -14,7 +15,7 @@ from tuner.search.kubernetes import PodOptions
 from tuner.search.local import LocalOptions
 from tuner.search.scheduler import STRIDE, require_program
 from tuner.search.slurm import JobOptions
-from tuner.store import RunFolder
+from tuner.store import RunFolder, storage_errors
 
 __all__ = ["cancel_jobs", "check_config", "job_options", "job_states", "render", "require_scheduler", "submit"]
 
@@ -56,7 +57,8 @@ def require_scheduler(backend: BackendName) -> None:
         EnvironmentFault: It is not on PATH.
     """
     if _BACKENDS[backend].PROGRAM:
-        require_program(_BACKENDS[backend].PROGRAM)
+        instead = "print what it would get: python -m tuner submit --dry-run ..."
+        require_program(_BACKENDS[backend].PROGRAM, otherwise=instead)
 
 
 def check_config(config: SearchConfig, backend: BackendName) -> None:
@@ -115,9 +117,14 @@ def submit(folder: RunFolder, options: BackendOptions, *, version: str) -> Batch
 
     Raises:
         ConfigError: A value is not one that it takes.
-        EnvironmentFault: Its program is not here, or it refuses the jobs.
+        EnvironmentFault: Its program is not here, it refuses the jobs, or their logs cannot be written.
         RunError: Workers of this machine are at the run already, and its study is a file.
     """
+    # A job whose log cannot be opened ends without a word.
+    with storage_errors(folder.logs_dir):
+        folder.logs_dir.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder.logs_dir):
+            pass
     return _backend_of(options).submit(folder, options, version=version)
 
 

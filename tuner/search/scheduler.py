@@ -17,16 +17,20 @@ STRIDE = 100
 SCHEDULER_TIMEOUT_S = 60.0
 
 
-def require_program(name: str) -> None:
+def require_program(name: str, *, otherwise: str = "") -> None:
     """Refuse to go on without a program.
+
+    Args:
+        name: Of the program.
+        otherwise: What can be done without it.
 
     Raises:
         EnvironmentFault: It is not on PATH.
     """
     if shutil.which(name) is None:
+        instead = f", or {otherwise}" if otherwise else "."
         raise EnvironmentFault(
-            f"{name!r} is not on PATH. Run this where it is, such as a login node of the cluster, or print what it "
-            "would get: python -m tuner submit --dry-run ..."
+            f"{name!r} is not on PATH. Run this where it is, such as a login node of the cluster{instead}"
         )
 
 
