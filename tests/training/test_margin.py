@@ -10,6 +10,7 @@ import pytest
 from tuner.errors import SpaceError
 from tuner.stability.judgement import Judgement
 from tuner.stability.margin import HIGHEST_RATE
+from tuner.training import programs
 from tuner.training.margin import NUM_SEEDS, Sweep, stability_margin
 from tuner.training.seedrun import TrainingData
 
@@ -132,6 +133,32 @@ def test_the_key_masks_the_rate_alone():
 def test_a_sweep_repeats_and_does_not_depend_on_the_trials_rate():
     first, again = (sweep_of(Space(rate=rate)).run().diverging_rates for rate in (1e-3, 1.0))
     assert first == again
+
+
+def test_sweeps_of_one_architecture_share_a_program_and_give_what_each_gives_alone():
+    programs.clear()
+    shared = [sweep_of(Space(l2=l2)).run() for l2 in (1e-4, 1e-2)]
+    assert len(programs._programs) == 1
+    programs.clear()
+    alone = sweep_of(Space(l2=1e-2)).run()
+    assert shared[1].diverging_rates == alone.diverging_rates
+
+
+def test_a_model_that_shares_no_program_is_swept_by_itself():
+    class Own(keras.layers.Dense):
+        pass
+
+    def build():
+        model = keras.Sequential([keras.Input((5,)), Own(1, use_bias=False)])
+        model.compile(keras.optimizers.SGD(1e-3), "mse")
+        return model
+
+    x, y = linear_data()
+    programs.clear()
+    alone = stability_margin(build, x, y, batch_size=50).sweep.diverging_rates
+    assert not programs.are_kept()
+    assert alone == pytest.approx(stability_margin(linear_model, x, y, batch_size=50).sweep.diverging_rates)
+    assert programs.are_kept()
 
 
 def test_a_fit_that_trains_by_other_means_cannot_be_swept():

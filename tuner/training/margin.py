@@ -1,7 +1,7 @@
 """Records the sweep from which the stability margin follows: a training whose learning rate rises until it breaks.
 
 One `fit` of at most 150 steps a seed, through the compiled training function; the rate is a schedule, so nothing runs
-in Python per batch. Both seeds share one compiled program.
+in Python per batch. Sweeps of one architecture share a compiled program (`tuner.training.programs`), whatever the seed.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tuner.stability.judgement import Judgement, chance_levels
 from tuner.stability.margin import HIGHEST_RATE, LOWEST_RATE, NUM_STEPS, diverging_rate
 from tuner.training.losses import is_classifier
 from tuner.training.monitor import StabilityMonitor
-from tuner.training.order import reshuffle_every_epoch, restore_order
+from tuner.training.programs import Trainee
 from tuner.training.seedrun import TrainingData, build_model, fit_model
 from tuner.training.session import set_random_seed
 
@@ -162,20 +162,9 @@ class Sweep:
             SpaceError: The losses of this model cannot be recorded.
         """
         started = time.perf_counter()
-        model = self._model
-        model.optimizer.learning_rate = _RisingRate()
-        model.optimizer.build(model.trainable_variables)
-        fresh_state = [
-            (variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in model.optimizer.variables
-        ]
-        monitor = StabilityMonitor(self._chance_loss)
-        rates: list[float | None] = []
-        for seed in range(self._seed, self._seed + NUM_SEEDS):
-            if rates:
-                model.set_weights(self._built(seed).get_weights())
-                for variable, value in fresh_state:
-                    variable.assign(value)
-            rates.append(self._sweep(monitor, seed))
+        rates = [self._sweep(self._model, self._seed)]
+        for seed in range(self._seed + 1, self._seed + NUM_SEEDS):
+            rates.append(self._sweep(self._built(seed), seed))
         return RateSweep(tuple(rates), HIGHEST_RATE, time.perf_counter() - started)
 
     @property
@@ -189,26 +178,18 @@ class Sweep:
             model(self._data.x[:1])
         return model
 
-    def _sweep(self, monitor: StabilityMonitor, seed: int) -> float | None:
+    def _sweep(self, model: Any, seed: int) -> float | None:
+        # From the lowest rate to the highest, exponentially; as a schedule of Keras', which programs can share.
+        ratio = HIGHEST_RATE / LOWEST_RATE
+        model.optimizer.learning_rate = keras.optimizers.schedules.ExponentialDecay(LOWEST_RATE, NUM_STEPS - 1, ratio)
+        monitor = StabilityMonitor(self._chance_loss)
         watch = _Watch(monitor, self._chance_loss)
-        reshuffle_every_epoch(self._model, seed)
+        trainee = Trainee(self._hypermodel, model, seed=seed, monitor=monitor, checkpoint=None, own_callbacks=[watch])
         arguments = self._arguments | _some_rows(self._arguments, self._batch_size, seed)
-        self._model.fit(**arguments, epochs=NUM_STEPS, verbose=0, callbacks=[monitor, watch])
-        restore_order(self._model)
+        trainee.fit(**arguments, epochs=NUM_STEPS, verbose=0, callbacks=[monitor, watch])
         if monitor.is_aside or not watch.num_steps:
             raise SpaceError("The losses of this model cannot be recorded, so that its margin cannot be measured.")
         return watch.diverging_rate
-
-
-class _RisingRate(keras.optimizers.schedules.LearningRateSchedule):
-    """From the lowest to the highest rate, exponentially."""
-
-    def __call__(self, step: Any) -> Any:
-        progress = keras.ops.minimum(keras.ops.cast(step, "float32") / (NUM_STEPS - 1), 1.0)
-        return LOWEST_RATE * keras.ops.exp(progress * math.log(HIGHEST_RATE / LOWEST_RATE))
-
-    def get_config(self) -> dict[str, Any]:
-        return {}
 
 
 class _Watch(keras.callbacks.Callback):
@@ -218,15 +199,13 @@ class _Watch(keras.callbacks.Callback):
         super().__init__()
         self._monitor = monitor
         self._chance_loss = chance_loss
-        self._num_before = len(monitor.trace.step_loss)
         self.num_steps = 0
         self.diverging_rate: float | None = None
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         trace = self._monitor.trace
-        losses, gradients = (values[self._num_before :] for values in (trace.step_loss, trace.grad_norm))
-        self.num_steps = len(losses)
-        self.diverging_rate = diverging_rate(losses, grad_norm=gradients, chance_loss=self._chance_loss)
+        self.num_steps = len(trace.step_loss)
+        self.diverging_rate = diverging_rate(trace.step_loss, grad_norm=trace.grad_norm, chance_loss=self._chance_loss)
         if self.diverging_rate is not None or not 0 < self.num_steps < NUM_STEPS:
             self.model.stop_training = True
 
