@@ -162,6 +162,7 @@ def give_up_claims(folder: RunFolder, worker: int | None = None) -> None:
 def note_crash(folder: RunFolder, reason: str, *, worker: int) -> None:
     """Note that a worker died while it confirmed; the second death of one training ends it as crashed.
 
+    Also where memory ran out: the configuration was trained in it before, and a confirmation of another one is none.
     One that died while it measured a margin leaves that trial without. What it had taken is given up.
 
     Args:

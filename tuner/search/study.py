@@ -554,7 +554,11 @@ def _storage(folder: RunFolder) -> tuple[optuna.storages.RDBStorage, str]:
         options = {"connect_args": {"timeout": SQLITE_TIMEOUT_S}}
         return optuna.storages.RDBStorage(url.render_as_string(), engine_kwargs=options), STUDY_NAME
     except RuntimeError as error:
-        raise _fault(folder, str(error)) from error
+        raise EnvironmentFault(
+            f"The study {str(folder.study_file)!r} was made by another version of Optuna than {optuna.__version__}: "
+            f"{' '.join(str(error).split()).rstrip('.')}. Run it with the environment that made it (environment.json "
+            "beside it), or begin another run with another --run; the trials folder keeps its records."
+        ) from error
 
 
 def _log_ahead(storage: optuna.storages.RDBStorage) -> None:
