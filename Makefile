@@ -37,7 +37,7 @@ check: $(INSTALLED_TEST)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --config setup.cfg --no-cache --no-logo
-	@$(MAKE) --no-print-directory test
+	@$(MAKE) --no-print-directory test ARGS="$(ARGS) --durations=30"
 
 format: $(INSTALLED_TEST)
 	$(BIN)/ruff check --fix .
