@@ -8,8 +8,8 @@ user would wait for (imports, the worker processes and the report of ours): wall
 
 `fixed`: the same configurations are trained in full by each, without pruning; once with one architecture and numbers
 that differ (rate, penalties, dropout), once drawn from the whole space. "Bare, spread" is the bare loop in one process
-of one thread a core. The floor is what its epochs take on average after the first of each training, which is traced
-in it, spread over the cores.
+of one thread a core. The floor is what its epochs take, each as the median of those after the first, which is traced
+in it, spread over the cores; the same of ours is what our epochs alone take.
 
 `target`: every tool searches as it does by default. Each best configuration so far is trained on three fresh seeds and
 judged on the test part, by one and the same loop whose time does not count. The target is what Keras Tuner's
@@ -60,7 +60,7 @@ class Race:
     Attributes:
         seconds: On the clock, from the start of its first process to the end of its last.
         started: Unix time.
-        trials: As it noted them: `at`, `values`, `value`, and but for ours `epoch_seconds`.
+        trials: As it noted them: `at`, `values`, `value` and `epoch_seconds`.
     """
 
     tool: str
@@ -111,6 +111,11 @@ def show_fixed(title: str, races: list[Race]) -> None:
         table.add_row(each.tool, f"{each.seconds:.1f}", f"{reference.seconds / each.seconds:.2f}", over)
     if floor is not None:
         table.add_row("floor: epochs alone, spread", f"{floor:.1f}", f"{reference.seconds / floor:.2f}", "0.0")
+    if floor is not None and "ours" in by_tool:
+        own = compute_seconds(by_tool["ours"].trials) / NUM_CORES
+        table.add_row(
+            "ours: epochs alone, spread", f"{own:.1f}", f"{reference.seconds / own:.2f}", f"{own - floor:.1f}"
+        )
     Console(width=120).print(table)
 
 
@@ -294,7 +299,12 @@ def race_ours(
     command += [part for name, value in fixed.items() for part in ("--fix", f"{name}={value}")]
     started, seconds = timed([command], log=workspace / "log.txt", allowed=(0, 1))
     trials = [
-        {"at": each.finished, "values": each.hyperparameters, "value": -float(each.objective or 0.0)}
+        {
+            "at": each.finished,
+            "values": each.hyperparameters,
+            "value": -float(each.objective or 0.0),
+            "epoch_seconds": folder.load_trace(each.number, 0).seconds.tolist(),
+        }
         for each in load_trials(folder)
         if each.finished
     ]
