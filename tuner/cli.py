@@ -424,7 +424,10 @@ def predict(bundle: Path, data: str, output: Path) -> None:
     with _quiet_tensorflow():
         from tuner.inference import predict_file
 
-        num_rows = predict_file(bundle, data, output)
+        notes: list[str] = []
+        num_rows = predict_file(bundle, data, output, notes=notes)
+    for note in notes:
+        _say(f"note: {note}")
     _say(f"{num_rows:,} predictions written to {output}")
 
 

@@ -129,7 +129,7 @@ def _regression_metrics(truth: npt.NDArray[Any], predicted: npt.NDArray[Any]) ->
     }
 
 
-def predict_file(bundle_root: Path, data: str, output: Path) -> int:
+def predict_file(bundle_root: Path, data: str, output: Path, *, notes: list[str] | None = None) -> int:
     """Predict a file or folder with a bundle.
 
     Args:
@@ -137,6 +137,7 @@ def predict_file(bundle_root: Path, data: str, output: Path) -> int:
         data: Samples in the form of the training data; labels may be there and are ignored.
         output: CSV: `row`, `prediction`, and for classes and labels one probability column each. Of several labels
             those above 0.5 are predicted, with "; " between them.
+        notes: What is decided about the data is added.
 
     Returns:
         Number of rows.
@@ -150,7 +151,7 @@ def predict_file(bundle_root: Path, data: str, output: Path) -> int:
     bundle = check_bundle(bundle_root)
     config = read_config(bundle.config_file)
     spec = config.data
-    x, rows = sources.load_features(data, spec)
+    x, rows = sources.load_features(data, spec, notes)
     model, pipeline = load_model(bundle.model_file), pipelines.load(bundle.pipeline_file)
     choices = {name: str(value) for name, value in config.hyperparameters.items()}
     step = cache.rows_at_a_time(x, math.prod(pipelines.output_shape(spec, choices)))

@@ -129,7 +129,7 @@ HOSTILE = [
     ({"x": pixels(40, 3, 9, 9), "y": Y}, {}, r"channels seem to stand first.*np.moveaxis\(x, 1, -1\)"),
     ({"x": np.array(["a"] * 40), "y": Y}, {}, "x of 'a.npz' has type <U1; numbers were expected"),
     ({"x": np.full((40, 9), np.nan), "y": Y}, {}, "x of 'a.npz' has no finite value at all"),
-    ({"x": pixels(40, 9, 9), "y": Y * 0}, {}, "Y of 'a.npz' holds only the class '0'"),
+    ({"x": pixels(40, 9, 9), "y": Y * 0}, {}, "y of 'a.npz' holds only the class '0'"),
     ({"x": pixels(40, 9, 9), "y": pixels(40, 3)}, {}, r"y of 'a.npz' has shape \(40, 3\).*Several numbers"),
     ({"x": pixels(40, 9, 9), "y": Y, "class_names": ["a"]}, {}, "holds '1', but class_names has 1 names"),
     (

@@ -242,7 +242,10 @@ def test_predictions_are_read_like_the_training_data(folder, tmp_path):
     x, names = load_features(str(tmp_path / "new.flac"), trained.spec)
     assert (x.shape, int(np.isfinite(x).sum()), names) == ((1, 1600), 800, ("new.flac",))
     soundfile.write(tmp_path / "long.wav", tone(5), RATE_HZ)
-    assert np.isfinite(load_features(str(tmp_path / "long.wav"), trained.spec)[0]).all()
+    notes: list[str] = []
+    assert np.isfinite(load_features(str(tmp_path / "long.wav"), trained.spec, notes)[0]).all()
+    cut = "1 of 1 sounds are longer than those of the training data, and were cut at the end to 0.20 s: long.wav (5)."
+    assert notes == [cut]
 
 
 def test_unreadable_sounds_cannot_be_predicted(folder, tmp_path):

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import soundfile
 from PIL import Image
@@ -88,6 +89,25 @@ def archive(**arrays):
     return "data.npz"
 
 
+def infinite_pixels():
+    x = RNG.normal(size=(40, 9, 9))
+    x[:, 0, 0] = np.inf
+    x[7] = 2 * x[6]
+    return archive(x=x, y=np.arange(40) // 2 % 2)
+
+
+def parquet(**columns):
+    pd.DataFrame({**columns, "b": RNG.normal(size=40), "label": ["x", "y"] * 20}).to_parquet("data.parquet")
+    return "data.parquet"
+
+
+def two_sheets():
+    with pd.ExcelWriter("data.xlsx") as workbook:
+        pd.DataFrame().to_excel(workbook, sheet_name="notes", index=False)
+        pd.DataFrame({"a": [1]}).to_excel(workbook, sheet_name="data", index=False)
+    return "data.xlsx"
+
+
 def wide_table():
     names = ",".join(f"c{column}" for column in range(10_000))
     cells = [",".join(map(str, (row * np.arange(10_000)) % 7)) for row in range(40)]
@@ -122,7 +142,7 @@ REFUSED = {
     ),
     "nothing but dates": (
         lambda: file("when,label\n" + "".join(f"2024-01-{1 + row % 28:02d},{'xy'[row % 2]}\n" for row in range(60))),
-        r"has no column left to learn from",
+        r"has no column left to learn from: .* Column when: left out, because of dates .* choose another target",
     ),
     "infinite everywhere": (lambda: file("a,label\n" + "inf,x\n-inf,y\n" * 30), r"has no column left to learn from"),
     "NaN everywhere": (lambda: file("a,label\n" + "nan,x\n,y\n" * 30), r"has no column left to learn from"),
@@ -147,6 +167,33 @@ REFUSED = {
     "bytes called text": (lambda: file(bytes(range(256)) * 9), r"holds zero bytes, so it is no text"),
     "text called archive": (lambda: file("no", "data.npz"), r"is no file of NumPy, whatever its name says"),
     "text called workbook": (lambda: file("no", "data.xlsx"), r"cannot be read as a table: it is no Excel workbook"),
+    "lists in a column": (
+        lambda: parquet(a=[[row, 1] for row in range(40)]),
+        r"column 'a' holds lists such as \[0 1\] in row 0: .* or give --drop a",
+    ),
+    "bytes in a column": (lambda: parquet(a=[b"x"] * 40), r"column 'a' holds objects \(bytes\) such as b'x' in row 0"),
+    "currency": (lambda: file(HEADER + rows(cell=lambda row: f"{row} €")), r"'0 €' in row 0, .*: keep plain numbers,"),
+    "per cent": (
+        lambda: file(HEADER + rows(cell=lambda row: f"{row}.5%")),
+        r"'0\.5%' in row 0, .*: keep plain numbers,",
+    ),
+    "commas between thousands": (
+        lambda: file(HEADER + rows(cell=lambda row: f'"1,000,{row:03}"')),
+        r"'1,000,000' in row 0, .*: keep plain numbers, without a unit beside them or commas",
+    ),
+    "a comma between thousands": (
+        lambda: file(HEADER + rows(cell=lambda row: f'"1,{row:03}"')),
+        r"'1,000' in row 0, .*: give --decimal , .* or remove the comma if it separates thousands",
+    ),
+    "a word in most cells of a number": (
+        lambda: file(HEADER + rows(cell=lambda row: row if row % 5 < 2 else "broken")),
+        r"'broken' in row 2, and 35 more: give --na broken",
+    ),
+    "one class in an array called y": (
+        lambda: archive(x=RNG.normal(size=(40, 9)), y=np.zeros(40)),
+        r"^y of 'data\.npz' holds only the class '0'",
+    ),
+    "first sheet empty": (two_sheets, r"first sheet of 'data\.xlsx' is empty.* move 'data' there"),
     "text called Parquet": (lambda: file("no", "data.parquet"), r"cannot be read as a table: .*Parquet"),
 }
 
@@ -176,6 +223,19 @@ TOLD = {
         r"7 infinite values count as missing, in b",
     ),
     "ten thousand columns": (wide_table, r"Target: column 'label'"),
+    "whole numbers that no float can hold": (
+        lambda: file(HEADER + rows(cell=lambda row: 10**400 if row == 3 else -(10**400) if row == 4 else row)),
+        r"2 infinite values count as missing, in b",
+    ),
+    "values that no network can take": (
+        lambda: file(HEADER + rows(cell=lambda _: 1e308)),
+        r"Target: column 'label'",
+    ),
+    "infinite pixels": (infinite_pixels, r"1 sample.* \(nearly\) "),
+    "labels that differ by case or spaces": (
+        lambda: file(HEADER + rows(label=lambda row: ("Yes", "yes", "no", '"no "')[row % 4])),
+        r"Classes that differ by case or spaces alone: 'Yes' and 'yes', 'no' and 'no '\. Spell them alike",
+    ),
     "odd column names": (lambda: file('größe [m²],"x;=,""y""",label\n' + rows()), r"Target: column 'label'"),
 }
 
@@ -185,8 +245,8 @@ def in_an_empty_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
-def read(source):
-    return setup.read_data(SearchConfig(data=source))
+def read(source, **options):
+    return setup.read_data(SearchConfig(data=source, **options))
 
 
 @pytest.mark.parametrize("case", REFUSED)
@@ -195,6 +255,46 @@ def test_one_clear_error(case):
     source = make()
     with pytest.raises(DataError, match=message):
         read(source)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"target": "a", "drop": "b,a"}, r"--target and --drop both name 'a': remove one"),
+        ({"text": "a", "target": "a"}, r"--target and --text both name 'a'"),
+        ({"group": "a", "drop": "a"}, r"--group and --drop both name 'a'"),
+        (
+            {"time": "a", "target": "a", "group": "a"},
+            r"--target and --time .*--target and --group .*--time and --group",
+        ),
+        ({"series_id": "label", "target": "label"}, r"--target and --series-id both name 'label'"),
+        ({"series_id": "a"}, r"Column 'a' of 'data\.csv' has another value in each row, so each series"),
+        ({"validation": "data.csv"}, r"All 51 training samples are \(nearly\) copies .* must hold other samples"),
+        (
+            {"validation": "other.csv"},
+            r"'other\.csv' has no column 'label', the target of the training data\. .*add it",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_or_the_data(options, message):
+    file("a,b\n1,2\n", "other.csv")
+    with pytest.raises(DataError, match=message):
+        read(file(HEADER + rows(cell=lambda row: f"{np.sin(row):.4f}")), **options)
+
+
+def test_a_series_may_name_its_group_too():
+    lines = "".join(f"{row // 5},{np.sin(row):.4f},{'xy'[row // 5 % 2]}\n" for row in range(200))
+    notes = read(file("a,b,label\n" + lines), series_id="a", group="a").record.notes
+    assert any("40 series of 1 channels, by column 'a', their rows in the order of the file" in note for note in notes)
+
+
+def test_columns_that_only_some_series_have_are_told():
+    for number in range(20):
+        Path("data", "xy"[number % 2]).mkdir(parents=True, exist_ok=True)
+        extra = {"q": RNG.normal(size=9)} if number == 7 else {}
+        frame = pd.DataFrame({"p": RNG.normal(size=9), **extra})
+        frame.to_csv(f"data/{'xy'[number % 2]}/{number}.csv", index=False)
+    assert "Columns that the first table does not have were ignored: q (in 7.csv)." in read("data").record.notes
 
 
 @pytest.mark.parametrize("case", TOLD)

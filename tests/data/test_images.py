@@ -316,9 +316,11 @@ def test_options_that_do_not_fit(folder):
 def test_features_for_prediction(folder, tmp_path):
     root = folder()
     trained = load(str(root))
-    x, names = load_features(str(root), trained.spec)
+    (root / "dog" / "notes.txt").write_text("x")
+    notes: list[str] = []
+    x, names = load_features(str(root), trained.spec, notes)
     np.testing.assert_array_equal(x, trained.x)
-    assert names == trained.row_names
+    assert (names, notes) == (trained.row_names, ["1 files that are no images were ignored: dog/notes.txt."])
     x, names = load_features(str(root / "dog" / "1.png"), trained.spec)
     np.testing.assert_array_equal(x[0], trained.x[11])
     assert names == ("1.png",)

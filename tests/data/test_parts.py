@@ -99,7 +99,7 @@ def test_archives(tmp_path):
     found = load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
     assert found.y[60:].tolist() == [1, 0, 1] * 2
     np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 9)), y=np.arange(8) % 3, class_names=["off", "on"])
-    with pytest.raises(DataError, match=r"Y of 'part.npz' holds '2', but class_names has 2 names"):
+    with pytest.raises(DataError, match=r"y of 'part.npz' holds '2', but class_names has 2 names"):
         load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "part.npz")))
     np.savez(tmp_path / "part.npz", x=rng.normal(size=(8, 7)), y=np.arange(8) % 2)
     with pytest.raises(DataError, match=r"has shape \(8, 7\); \(samples, 9\) was expected, as in training"):

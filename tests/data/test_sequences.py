@@ -42,7 +42,7 @@ def test_long_table(tmp_path):
     np.testing.assert_array_equal(found.x[1], [[100, 0], [101, -1], [102, -2], [103, -3], [np.nan, np.nan]])
     np.testing.assert_array_equal(found.y, [0, 1] * 6)
     assert (found.groups, found.order) == (None, None)
-    assert "12 series of 2 channels, by column 'series'." in found.notes
+    assert "12 series of 2 channels, by column 'series', ordered by 't'." in found.notes
     assert "Length 3 to 5 steps (median 4); shorter series are padded." in found.notes
 
 
@@ -129,9 +129,14 @@ def test_long_tables_to_predict(tmp_path):
     np.testing.assert_array_equal(x, trained.x)
     assert names == trained.row_names
     other = written(tmp_path / "new.csv", "b,t,series,a", [(t, t, "new", t) for t in range(9)])
-    x, names = load_features(other, trained.spec)
+    notes: list[str] = []
+    x, names = load_features(other, trained.spec, notes)
     np.testing.assert_array_equal(x[0, :, 0], range(5))
     assert names == ("new",)
+    cut = "1 of 1 series are longer than those of the training data, and were cut at the end to 5 steps: new (9)."
+    assert notes == [cut]
+    with pytest.raises(DataError, match=r"has no column series, by which the series of .* Name the columns as in"):
+        load_features(written(tmp_path / "unnamed.csv", "b,t,a", [(1, 0, 1)]), trained.spec)
     missing = written(tmp_path / "missing.csv", "t,series,a", [(0, "x", 1)])
     with pytest.raises(DataError, match="has no column b, which the model was trained on"):
         load_features(missing, trained.spec)

@@ -179,7 +179,11 @@ HOSTILE = [
     ("a,b,label\n" + FEATURES, {"kind": "video"}, "--kind video does not fit tables"),
     ("a,b,label\n" + FEATURES, {"image_size": 32}, "--image-size 32 is for folders of images: remove it"),
     ("a,b,label\n" + FEATURES, {"drop": "a,bb"}, r"no column 'bb'.*Did you mean 'b'\? Give one of them with --drop"),
-    ("a,b,label\n" + FEATURES, {"drop": "label", "target": "label"}, "no column 'label'"),
+    (
+        "a,b,label\n" + FEATURES,
+        {"drop": "label", "target": "label"},
+        "--target and --drop both name 'label': remove one",
+    ),
 ]
 
 
@@ -259,6 +263,14 @@ def test_words_are_predicted_like_in_training_and_new_ones_are_none_of_them(tabl
     spec = load(table(words(3))).spec
     x, _ = load_features(table("colour,a\nw02,7\nw09,8\n,9\n"), spec)
     assert x.tolist() == [[7, 0, 0, 1], [8, 0, 0, 0], [9, 0, 0, 0]]
+    notes: list[str] = []
+    load_features(table("colour;a\nw02;0,5\nw09;2,5\nw08;inf\nw09;\n"), spec, notes)
+    assert notes == [
+        "Decimal commas, as in '0,5'.",
+        "Column 'colour' holds what no training row has, and counts as none of its words, in 3 of 4 rows: 'w09', "
+        "'w08'.",
+        "1 infinite values count as missing.",
+    ]
     with pytest.raises(DataError, match="has no column 'colour', which the model was trained on"):
         load_features(table("a\n7\n"), spec)
 
@@ -295,7 +307,9 @@ def test_dates_are_left_out_and_said(tmp_path):
 
 
 def test_nothing_but_dates_is_refused(table):
-    with pytest.raises(DataError, match="has no column left to learn from: numbers, categories or text"):
+    with pytest.raises(
+        DataError, match=r"has no column left to learn from: numbers, .* Column day: left out.*Add such"
+    ):
         load(table("day,label\n" + "".join(f"2026-01-{row + 1:02},{row % 2}\n" for row in range(20))))
 
 
@@ -333,7 +347,9 @@ def test_blank_rows_are_predicted_too(table):
 def test_features_without_header(table):
     spec = load(table(rows(last=("0", "1"))), ReadOptions(target="c0")).spec
     assert spec.feature_names == ("c1", "c2")
-    np.testing.assert_array_equal(load_features(table("1,2\n3,4\n"), spec)[0], [[1, 2], [3, 4]])
+    notes: list[str] = []
+    np.testing.assert_array_equal(load_features(table("1,2\n3,4\n"), spec, notes)[0], [[1, 2], [3, 4]])
+    assert notes[-1] == "They were taken in the order of the training data: c1, c2."
     np.testing.assert_array_equal(load_features(table("0,1,2\n9,3,4\n"), spec)[0], [[1, 2], [3, 4]])
 
 

@@ -123,18 +123,24 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     )
 
 
-def read_features(path: Path, spec: DataSpec) -> tuple[Wave, tuple[str, ...]]:
+def read_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Wave, tuple[str, ...]]:
     """Read sounds to predict: one file, or all below a folder, at the rate and length of the training data.
 
     Args:
         path: A sound file or a folder.
         spec: How the training data was read.
+        notes: What is decided is added.
 
     Raises:
         DataError: There are no sounds, or some cannot be read.
     """
     readable = folders.to_predict(path, AUDIO_SUFFIXES, noun="sounds")
-    return _decoded(readable, spec.sample_rate_hz or MAX_RATE_HZ, spec.input_shape[0]), readable.names
+    headers = readable.each(_header)
+    lengths_s = {name: header.seconds for name, header in zip(readable.names, headers, strict=True)}
+    rate_hz = spec.sample_rate_hz or MAX_RATE_HZ
+    longest_s = spec.input_shape[0] / rate_hz + LENGTH_TOLERANCE_S
+    notes += padding.cut_note(lengths_s, longest_s, noun="sounds", unit="s")
+    return _decoded(readable, rate_hz, spec.input_shape[0]), readable.names
 
 
 def _refuse_short(lengths_s: dict[str, float], spec: DataSpec, root: Path) -> None:

@@ -154,6 +154,21 @@ class _Scan:
             self.repeated_line = line
 
 
+class _Lines:
+    """The lines of a file, of which it knows the last one, and one of ours: a row, unless a quotation mark is open."""
+
+    def __init__(self, stream: Iterable[str]) -> None:
+        self._lines = itertools.chain(stream, (_END,))
+        self.last = ""
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        self.last = next(self._lines)
+        return self.last
+
+
 def detect(path: Path, *, sep: str | None = None, decimal: str | None = None, encoding: str | None = None) -> Dialect:
     """Look at a file of text.
 
@@ -385,11 +400,11 @@ def _scan(path: Path, codec: str, separator: str, *, is_quoted: bool) -> _Scan:
     """Look at every row of a file."""
     scan = _Scan()
     with path.open(encoding=codec, newline="") as stream:
-        # A last line of ours is a row of its own, unless a quotation mark is still open.
-        for line, row in _rows(itertools.chain(stream, (_END,)), separator, is_quoted=is_quoted):
+        lines = _Lines(stream)
+        for line, row in _rows(lines, separator, is_quoted=is_quoted):
             if row == [_END]:
                 scan.is_open = False
-            elif len(row) > 1 or (row and row[0].strip()):
+            elif lines.last.strip():  # "" is a row of one empty cell, a blank line is none
                 scan.add(line, row)
     return scan
 

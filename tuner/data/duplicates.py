@@ -140,7 +140,8 @@ def thumbnail_vectors(x: Array) -> npt.NDArray[np.float32]:
     """Grey thumbnails as vectors of mean 0 and length 1 (0 for an image of one colour), shape (images, pixels)."""
     rows = []
     for start in range(0, len(x), _BLOCK):
-        grey = x[start : start + _BLOCK].astype(np.float32).mean(axis=-1)
+        pixels = x[start : start + _BLOCK].astype(np.float32)
+        grey = np.nan_to_num(pixels, copy=False, posinf=0.0, neginf=0.0).mean(axis=-1)
         for axis in (1, 2):
             size = grey.shape[axis]
             edges = np.linspace(0, size, min(THUMBNAIL_PX, size) + 1).astype(int)

@@ -31,6 +31,7 @@ __all__ = [
     "files_below",
     "find",
     "is_junk",
+    "passed_over",
     "suffixes_below",
     "to_predict",
     "watched",
@@ -371,6 +372,12 @@ def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
     if not files:
         raise DataError(f"{str(path)!r} holds no {noun}. Expected: files ending in {', '.join(suffixes)}.")
     return Readable(root, files, noun=noun, most=0)
+
+
+def passed_over(folder: Path, suffixes: tuple[str, ...], *, noun: str) -> list[str]:
+    """The note on files of other types below a folder of samples to predict; none if there are no such files."""
+    others = files_below(folder, suffixes)[1]
+    return [f"{len(others):,} files that are no {noun} were ignored: {_named(folder, others)}."] if others else []
 
 
 def is_junk(name: str) -> bool:

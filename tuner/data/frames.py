@@ -8,9 +8,11 @@ goes to `Table.reading`, so that other files are read the same.
 from __future__ import annotations
 
 import csv
+import math
+import re
 import zipfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,17 @@ from tuner.errors import DataError, did_you_mean, first_of
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["TABLE_SUFFIXES", "TEXT_SUFFIXES", "Table", "csv_options", "listed", "no_column", "read", "split_names"]
+__all__ = [
+    "TABLE_SUFFIXES",
+    "TEXT_SUFFIXES",
+    "Table",
+    "csv_options",
+    "listed",
+    "no_column",
+    "read",
+    "split_names",
+    "without_hints",
+]
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".txt")
 TABLE_SUFFIXES = (*TEXT_SUFFIXES, ".parquet", ".xlsx")
@@ -85,10 +97,11 @@ def read(path: Path, options: ReadOptions, *, to_learn: bool = True) -> Table:
     except (ValueError, OSError, csv.Error) as error:
         # pandas and pyarrow derive their parsing errors from ValueError or OSError.
         raise DataError(
-            f"{path.name!r} cannot be read as a table: {str(error).strip()}. Check that it opens elsewhere, or save "
-            "it as .csv."
+            f"{path.name!r} cannot be read as a table: {str(error).strip().rstrip('.')}. Check that it opens "
+            "elsewhere, or save it as .csv."
         ) from error
     frame.columns = [str(name).strip() for name in frame.columns]
+    _bound_whole_numbers(frame)
     frame = _without_nameless(frame.reset_index(drop=True), notes)
     twice = sorted(set(frame.columns[frame.columns.duplicated()]))
     if twice:
@@ -109,6 +122,11 @@ def listed(columns: list[str]) -> str:
     if len(columns) <= 2 * MAX_NAMED:
         return ", ".join(columns)
     return f"{', '.join(columns[:MAX_NAMED])} ... {', '.join(columns[-3:])} ({len(columns)} in all)"
+
+
+def without_hints(notes: Sequence[str]) -> list[str]:
+    """Notes for those who have none of the options of a search: without "(--option changes it)"."""
+    return [re.sub(r" \(--[^)]* changes it\)", "", note) for note in notes]
 
 
 def no_column(path: Path, name: str, columns: list[str], option: str) -> DataError:
@@ -204,10 +222,14 @@ def _read_excel(path: Path, reading: dict[str, str], notes: list[str]) -> pd.Dat
                     f"{path.name!r}."
                 )
             cells = pd.read_excel(workbook, header=None, na_values=list(MISSING_MARKS)).dropna(how="all")
+            others = workbook.sheet_names[1:]
     except (KeyError, zipfile.BadZipFile) as error:
         raise ValueError(f"it is no Excel workbook ({error})") from error
     if not len(cells):
-        raise DataError(f"The first sheet of {path.name!r} is empty. Expected: a header line, then one sample a row.")
+        hint = f" The first one is read; move {others[0]!r} there, or save it as .csv." if others else ""
+        raise DataError(
+            f"The first sheet of {path.name!r} is empty. Expected: a header line, then one sample a row.{hint}"
+        )
     if all(isinstance(cell, int | float) for cell in cells.iloc[0]):
         notes.append(f"{path.name!r} has no header; its columns are called c0 to c{cells.shape[1] - 1}.")
         cells.columns = [f"c{column}" for column in range(cells.shape[1])]
@@ -225,6 +247,23 @@ def _marked(frame: pd.DataFrame, marks: list[str]) -> pd.DataFrame:
     values += [float(mark) for mark in marks if dialect.is_number(mark)]
     is_marked = frame.isin(values)
     return frame.mask(is_marked) if is_marked.to_numpy().any() else frame
+
+
+def _bound_whole_numbers(frame: pd.DataFrame) -> None:
+    """Make whole numbers that no float can hold infinite, as fractions of that size are read; Python has no largest."""
+    for position in np.flatnonzero([dtype.kind == "O" for dtype in frame.dtypes]).tolist():
+        cells = frame.iloc[:, position].tolist()
+        bounded = [_bounded(cell) if isinstance(cell, int) else cell for cell in cells]
+        if bounded != cells:
+            frame.isetitem(position, bounded)
+
+
+def _bounded(number: int) -> float:
+    try:
+        float(number)
+    except OverflowError:
+        return math.inf if number > 0 else -math.inf
+    return number
 
 
 def _without_dropped(frame: pd.DataFrame, path: Path, options: ReadOptions, reading: dict[str, str]) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data.labels import Labels
+from tuner.data.labels import Labels, capital
 from tuner.errors import DataError, did_you_mean, first_of
 from tuner.records import DataSpec
 
@@ -63,19 +63,19 @@ def from_rows(y: Array, *, where: str, names: Sequence[str] = ()) -> Labels:
     """
     if y.ndim != 2 or y.shape[1] < 2:
         raise DataError(
-            f"{_capital(where)} has shape {y.shape}; several labels for each sample need a column of 0 and 1 for each "
+            f"{capital(where)} has shape {y.shape}; several labels for each sample need a column of 0 and 1 for each "
             "label. Save y in shape (samples, labels), or use another --task."
         )
     strange = np.argwhere(~np.isin(y, (0, 1)))
     if len(strange):
         row, column = strange[0]
         raise DataError(
-            f"{_capital(where)} holds {y[row, column]:g} (row {row}, column {column}); several labels for each sample "
+            f"{capital(where)} holds {y[row, column]:g} (row {row}, column {column}); several labels for each sample "
             "are 0 or 1 in each column. Correct it, or choose another --task."
         )
     if names and len(names) != y.shape[1]:
         raise DataError(
-            f"{_capital(where)} has {y.shape[1]} columns, but class_names has {len(names)} names. Give one name for "
+            f"{capital(where)} has {y.shape[1]} columns, but class_names has {len(names)} names. Give one name for "
             "each column."
         )
     return _labels(y.astype(np.int8), tuple(names) or tuple(map(str, range(y.shape[1]))), where)
@@ -122,7 +122,7 @@ def from_lists(cells: Sequence[object], separator: str, *, where: str) -> Labels
     if len(names) < 2:
         found = f"only the label {names[0]!r}" if names else "no label"
         raise DataError(
-            f"{_capital(where)} holds {found}, separated by {separator!r}. At least two were expected: give another "
+            f"{capital(where)} holds {found}, separated by {separator!r}. At least two were expected: give another "
             "--label-sep, or --task classification."
         )
     found_labels = _labels(_rows(lists, names), names, where)
@@ -141,7 +141,7 @@ def like_training(lists: Sequence[object], separator: str, spec: DataSpec, *, wh
     unknown = sorted(set().union(*found) - set(spec.class_names)) if found else []
     if unknown:
         raise DataError(
-            f"{_capital(where)} holds {first_of(map(repr, unknown))}, which the training data does not have."
+            f"{capital(where)} holds {first_of(map(repr, unknown))}, which the training data does not have."
             f"{did_you_mean(unknown[0], spec.class_names)} Correct these labels, or put samples of them into the "
             "training data."
         )
@@ -204,7 +204,7 @@ def _labels(y: Flags, names: tuple[str, ...], where: str) -> Labels:
     varies = (y != y[:1]).any(axis=0) if len(y) else np.zeros(len(names), bool)
     if not varies.any():
         raise DataError(
-            f"{_capital(where)} holds the same labels in every row: there is nothing to learn. Choose another target."
+            f"{capital(where)} holds the same labels in every row: there is nothing to learn. Choose another target."
         )
     return Labels("multilabel", y, names, ())
 
@@ -215,7 +215,3 @@ def _is_number(text: str) -> bool:
 
 def _shown(cell: object) -> str:
     return repr(cell if isinstance(cell, str) else str(cell))
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]

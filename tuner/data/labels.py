@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tuner.errors import DataError, did_you_mean, first_of
 from tuner.records import DataSpec
 
-__all__ = ["CODE_ROWS_PER_CLASS", "FEW_CLASSES", "Labels", "encode", "encode_like", "is_missing"]
+__all__ = ["CODE_ROWS_PER_CLASS", "FEW_CLASSES", "Labels", "capital", "encode", "encode_like", "is_missing"]
 
 # Up to this many different whole numbers are taken for classes. Source: convention; ratings, digits and most
 # coded classes have fewer, counts and measurements more.
@@ -64,19 +64,19 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
         task = "classification" if names else _guess(values)
     if values.ndim > 1:
         raise DataError(
-            f"{_capital(where)} has shape {values.shape}; one class or number for each sample was expected. Save the "
+            f"{capital(where)} has shape {values.shape}; one class or number for each sample was expected. Save the "
             "samples and their labels into a .npz file."
         )
     if task == "multilabel":
         raise DataError(
-            f"{_capital(where)} holds one value for each sample, and --task multilabel needs several labels: columns "
+            f"{capital(where)} holds one value for each sample, and --task multilabel needs several labels: columns "
             "of 0 and 1, or lists such as 'a; b' in a table. Use --task auto."
         )
     if task == "regression":
         numbers = _numbers(values, where)
         if len(numbers) and np.all(numbers == numbers[0]):
             raise DataError(
-                f"{_capital(where)} holds only the value {numbers[0]:g}: there is nothing to learn. Choose another "
+                f"{capital(where)} holds only the value {numbers[0]:g}: there is nothing to learn. Choose another "
                 "target."
             )
         if guessed:
@@ -86,12 +86,12 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
     if len(classes) < 2:
         found = f"only the class {_text(classes[0])!r}" if len(classes) else "no values"
         raise DataError(
-            f"{_capital(where)} holds {found}. A classifier needs samples of at least two classes: add the others, "
+            f"{capital(where)} holds {found}. A classifier needs samples of at least two classes: add the others, "
             "or choose another target."
         )
     if len(classes) == len(values) > FEW_CLASSES:
         raise DataError(
-            f"{_capital(where)} holds a different label in each of its {len(values):,} rows, such as "
+            f"{capital(where)} holds a different label in each of its {len(values):,} rows, such as "
             f"{_text(classes[0])!r}. Classes need several samples each: choose another target, or --task regression "
             "for a target that is a number."
         )
@@ -101,6 +101,7 @@ def encode(values: Array, *, task: str, where: str, names: tuple[str, ...] = ())
             "changes it).",
         )
     class_names = tuple(_text(value) for value in classes)
+    notes += _alike(class_names)
     if names:
         class_names = _named(classes, names, where)
     return Labels("classification", codes.astype(np.int64), class_names, notes)
@@ -126,7 +127,7 @@ def encode_like(values: Array, spec: DataSpec, *, where: str, names: tuple[str, 
     unknown = sorted(set(found) - set(codes))
     if unknown:
         raise DataError(
-            f"{_capital(where)} holds {first_of(map(repr, unknown))}, which the training data does "
+            f"{capital(where)} holds {first_of(map(repr, unknown))}, which the training data does "
             f"not have.{did_you_mean(unknown[0], spec.class_names)} Correct these labels, or put samples of them into "
             "the training data."
         )
@@ -157,10 +158,21 @@ def _numbers(values: Array, where: str) -> npt.NDArray[np.float64]:
         row, example = _first_text(values)
         if example is not None:
             raise DataError(
-                f"{_capital(where)} holds text such as {example!r} (row {row}), but regression needs numbers. "
+                f"{capital(where)} holds text such as {example!r} (row {row}), but regression needs numbers. "
                 "Choose another target, or --task classification."
             )
     return values.astype(np.float64)
+
+
+def _alike(class_names: tuple[str, ...]) -> tuple[str, ...]:
+    """A note on classes whose names differ by case and spaces alone."""
+    spelt: dict[str, list[str]] = {}
+    for name in class_names:
+        spelt.setdefault(" ".join(name.casefold().split()), []).append(name)
+    alike = [" and ".join(map(repr, names)) for names in spelt.values() if len(names) > 1]
+    if not alike:
+        return ()
+    return (f"Classes that differ by case or spaces alone: {first_of(alike)}. Spell them alike if they are the same.",)
 
 
 def _first_text(values: Array) -> tuple[int, str | None]:
@@ -184,7 +196,7 @@ def _named(classes: Array, names: tuple[str, ...], where: str) -> tuple[str, ...
     if not is_index or classes[0] < 0 or classes[-1] >= len(names):
         strange = next((value for value in classes if not is_index or not 0 <= value < len(names)), classes[0])
         raise DataError(
-            f"{_capital(where)} holds {_text(strange)!r}, but class_names has {len(names)} names, so codes from 0 to "
+            f"{capital(where)} holds {_text(strange)!r}, but class_names has {len(names)} names, so codes from 0 to "
             f"{len(names) - 1} were expected. Correct class_names or the codes."
         )
     return tuple(names[int(value)] for value in classes)
@@ -198,5 +210,6 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+def capital(where: str) -> str:
+    """The beginning of a sentence; the name of an array, `y of ...`, stays as it is."""
+    return where if where[1:2] == " " else where[:1].upper() + where[1:]

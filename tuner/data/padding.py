@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tuner.errors import first_of
 
-__all__ = ["LENGTH_QUANTILE", "MAX_LENGTH_RATIO", "common_length", "note", "padded"]
+__all__ = ["LENGTH_QUANTILE", "MAX_LENGTH_RATIO", "common_length", "cut_note", "note", "padded"]
 
 # The common length is that of this share of the samples ...
 LENGTH_QUANTILE = 0.99
@@ -58,6 +58,24 @@ def note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> s
         return f"{text}."
     named = first_of((f"{name} ({_shown(lengths[name])})" for name in cut), most=MAX_NAMED)
     return f"{text}, {len(cut):,} were cut at the end to {_shown(length)} {unit}: {named}."
+
+
+def cut_note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> list[str]:
+    """What was cut of samples to predict; none if all have the length of the training data or less.
+
+    Args:
+        lengths: Of each sample, by its name.
+        length: That of the training data.
+        noun: What the samples are, in the plural.
+        unit: Of the lengths, such as `steps` or `s`.
+    """
+    cut = [f"{name} ({_shown(found)})" for name, found in lengths.items() if found > length]
+    if not cut:
+        return []
+    return [
+        f"{len(cut):,} of {len(lengths):,} {noun} are longer than those of the training data, and were cut at the end "
+        f"to {_shown(length)} {unit}: {first_of(cut, most=MAX_NAMED)}."
+    ]
 
 
 def _shown(length: float) -> str:

@@ -19,7 +19,7 @@ from tuner.data import columns, folders, frames, labels, roles, sequences
 from tuner.data.dataset import Dataset
 from tuner.data.frames import TABLE_SUFFIXES, Table, listed, no_column
 from tuner.data.options import ReadOptions
-from tuner.errors import DataError
+from tuner.errors import DataError, first_of
 from tuner.records import DataSpec
 
 __all__ = ["read_folder", "read_folder_features"]
@@ -45,7 +45,7 @@ def read_folder(root: Path, options: ReadOptions, *, like: DataSpec | None = Non
     if _has_targets(folders.files_below(root, TABLE_SUFFIXES)[0]):
         found = _find_targets(root, options)
         readable = folders.Readable(root, found.ids, noun="tables")
-        series, channels, reading = _read_all(readable, options, only=sequences.names_of(like))
+        series, channels, reading, extra = _read_all(readable, options, only=sequences.names_of(like))
         ids = [found.ids[file] for file in readable.files]
         encoded = labels.encode(
             np.array([found.values[name] for name in ids]),
@@ -57,7 +57,7 @@ def read_folder(root: Path, options: ReadOptions, *, like: DataSpec | None = Non
     else:
         classes = folders.find(root, TABLE_SUFFIXES, noun="tables")
         readable = folders.Readable(root, classes.files, noun="tables")
-        series, channels, reading = _read_all(readable, options, only=sequences.names_of(like))
+        series, channels, reading, extra = _read_all(readable, options, only=sequences.names_of(like))
         encoded = labels.Labels("classification", classes.codes(readable.files), classes.class_names, ())
         target, notes = None, list(classes.notes)
     group_notes: tuple[str, ...] = ()
@@ -68,19 +68,20 @@ def read_folder(root: Path, options: ReadOptions, *, like: DataSpec | None = Non
         encoded=encoded,
         spec=sequences.description("sequence_folder", channels, target, options, reading=reading),
         name=root.resolve().name,
-        notes=[*notes, *filter(None, [readable.note]), *group_notes],
+        notes=[*notes, *filter(None, [readable.note, extra]), *group_notes],
         groups=groups,
         like=like,
     )
     return dataclasses.replace(dataset, unreadable=readable.unreadable)
 
 
-def read_folder_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
+def read_folder_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Array, tuple[str, ...]]:
     """Read series to predict: one table, or all below a folder but those of targets.
 
     Args:
         path: A table or a folder.
         spec: How the training data was read.
+        notes: What is decided is added.
 
     Raises:
         DataError: Tables or columns are missing, or series have another length than in training.
@@ -93,7 +94,7 @@ def read_folder_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, 
     for file, name in zip(readable.files, readable.names, strict=True):
         frame = frames.read(file, options, to_learn=False).frame
         series[name] = sequences.channels_of(frame, file, only=spec.feature_names)[0]
-    return sequences.fitted(series, spec, path)
+    return sequences.fitted(series, spec, path, notes)
 
 
 def _has_targets(files: Sequence[Path]) -> bool:
@@ -211,8 +212,9 @@ def _groups_beside(files: Sequence[Path], id_column: str, options: ReadOptions) 
 
 def _read_all(
     readable: folders.Readable, options: ReadOptions, *, only: Sequence[str] = ()
-) -> tuple[list[npt.NDArray[np.float64]], list[str], dict[str, str]]:
-    """The series of those files that can be read, their channels, and how the first was read."""
+) -> tuple[list[npt.NDArray[np.float64]], list[str], dict[str, str], str]:
+    """The series of those files that can be read, their channels, how the first was read, and a note on the rest."""
+    extra: dict[str, str] = {}
     channels: list[str] = list(only)
     reading: dict[str, str] = {}
     series: list[npt.NDArray[np.float64]] = []
@@ -225,10 +227,13 @@ def _read_all(
                 raise DataError("it has no rows")
             channels, reading = channels or found, reading or table.reading
             series.append(values)
+            extra |= {name: file.name for name in map(str, table.frame.columns) if name not in channels} | extra
         except DataError as error:
             problems[file] = str(error)
     readable.leave_out(problems)
-    return series, channels, reading
+    named = first_of(f"{name} (in {file})" for name, file in extra.items())
+    note = f"Columns that the first table does not have were ignored: {named}." if extra else ""
+    return series, channels, reading, note
 
 
 def _is_target_file(file: Path) -> bool:

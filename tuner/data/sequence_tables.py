@@ -46,6 +46,12 @@ def read_long(path: Path, options: ReadOptions, *, like: DataSpec | None = None)
     target = _target(table, options, notes)
     frame, times = _in_order(table.frame, path, options)
     rows_of = _rows_of_series(frame, path, options)
+    if max(map(len, rows_of.values())) == 1:
+        raise DataError(
+            f"Column {options.series_id!r} of {path.name!r} has another value in each row, so each series would be a "
+            "single row. Give --series-id a column that is the same in all rows of a series, or leave it out: then "
+            "each row is a sample."
+        )
     targets = _one_each(frame[target], rows_of, path)
     values, channels = sequences.channels_of(
         _features(frame, target, options, notes), path, only=sequences.names_of(like)
@@ -56,6 +62,7 @@ def read_long(path: Path, options: ReadOptions, *, like: DataSpec | None = None)
             f"{len(without):,} of {len(rows_of):,} series have no target and were left out: {listed(without)}."
         )
         rows_of = {name: rows for name, rows in rows_of.items() if name not in without}
+    how = f"ordered by {options.time!r}" if options.time else "their rows in the order of the file (--time orders them)"
     groups = None
     if options.group is not None:
         of_series = _one_each(roles.column(frame, path, options.group, "--group"), rows_of, path)
@@ -67,7 +74,7 @@ def read_long(path: Path, options: ReadOptions, *, like: DataSpec | None = None)
         ),
         spec=sequences.description("long_table", channels, target, options, reading=table.reading),
         name=path.stem,
-        notes=[*notes, f"{len(rows_of):,} series of {len(channels)} channels, by column {options.series_id!r}."],
+        notes=[*notes, f"{len(rows_of):,} series of {len(channels)} channels, by column {options.series_id!r}, {how}."],
         groups=groups,
         order=np.array([times[rows[0]] for rows in rows_of.values()]) if options.split == "time" else None,
         like=like,
@@ -119,24 +126,34 @@ def read_recording(path: Path, options: ReadOptions, *, like: DataSpec | None = 
     )
 
 
-def read_table_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
+def read_table_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Array, tuple[str, ...]]:
     """Read series to predict from one table: long, or a recording to be cut into windows as in training.
 
     Args:
         path: A table.
         spec: How the training data was read.
+        notes: What is decided is added.
 
     Raises:
         DataError: Columns are missing, or series have another length than in training.
     """
     options = dataclasses.replace(ReadOptions.repeating(spec), drop=None)
-    frame, _ = _in_order(frames.read(path, options, to_learn=False).frame, path, options)
+    table = frames.read(path, options, to_learn=False)
+    notes += frames.without_hints(table.notes)
+    found = list(map(str, table.frame.columns))
+    missing = [name for name in (options.series_id, options.time) if name is not None and name not in found]
+    if missing:
+        raise DataError(
+            f"{path.name!r} has no column {listed(missing)}, by which the series of the training data were told apart "
+            f"or ordered. Its columns: {listed(found)}. Name the columns as in training."
+        )
+    frame, _ = _in_order(table.frame, path, options)
     values, _ = sequences.channels_of(frame, path, only=spec.feature_names)
     if spec.form == "recording":
         rows, _ = _windows(frame, path, options)
         return values[rows], _names_of_windows(frame, rows)
     return sequences.fitted(
-        {name: values[rows] for name, rows in _rows_of_series(frame, path, options).items()}, spec, path
+        {name: values[rows] for name, rows in _rows_of_series(frame, path, options).items()}, spec, path, notes
     )
 
 

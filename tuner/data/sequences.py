@@ -107,9 +107,13 @@ def assembled(
     )
 
 
-def fitted(sequences: Mapping[str, Array], spec: DataSpec, path: Path) -> tuple[Array, tuple[str, ...]]:
+def fitted(
+    sequences: Mapping[str, Array], spec: DataSpec, path: Path, notes: list[str]
+) -> tuple[Array, tuple[str, ...]]:
     """Series to predict, at the length of the training data; other lengths only where that had different ones, too."""
     _refuse_lengths(sequences, spec, path.name)
+    lengths = {name: float(len(sequence)) for name, sequence in sequences.items()}
+    notes += padding.cut_note(lengths, spec.input_shape[0], noun="series", unit="steps")
     return padding.padded(list(sequences.values()), spec.input_shape[0]), tuple(sequences)
 
 

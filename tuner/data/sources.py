@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -67,6 +68,9 @@ _CLASS_FORMS: tuple[Form, ...] = ("digits",)
 
 # Forms that may have several labels for each sample.
 _MULTILABEL_FORMS: tuple[Form, ...] = ("npz", "table", *_LABELLED, "tfds")
+
+# Options that name columns of a table.
+_COLUMN_OPTIONS = ("target", "text", "series_id", "time", "group", "drop")
 
 # The forms that an option means something for; an option that is not here suits all.
 _MEANT_FOR: dict[str, tuple[Form, ...]] = {
@@ -183,12 +187,15 @@ def _read(path: Path, form: Form, options: ReadOptions) -> Dataset:
     return tables.read(path, options)
 
 
-def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
+def load_features(
+    source: str, spec: DataSpec, notes: list[str] | None = None
+) -> tuple[npt.NDArray[Any], tuple[str, ...]]:
     """Read samples to predict, in the shape that the model was trained on; targets are ignored.
 
     Args:
         source: Path of a table or .npz file, an image, or a folder of images.
         spec: How the training data was read.
+        notes: What is decided is added.
 
     Returns:
         The samples, and the file name or row number of each.
@@ -198,16 +205,19 @@ def load_features(source: str, spec: DataSpec) -> tuple[npt.NDArray[Any], tuple[
     """
     path = _existing(source)
     found = _contents(path)
+    notes = [] if notes is None else notes
+    if path.is_dir() and found in _SUFFIXES:
+        notes += folders.passed_over(path, _SUFFIXES[found], noun=found)
     if found == "tables" and spec.form == "sequence_folder":
-        return sequence_folders.read_folder_features(path, spec)
+        return sequence_folders.read_folder_features(path, spec, notes)
     if found == "tables" and path.is_file() and spec.form in ("long_table", "recording"):
-        return sequence_tables.read_table_features(path, spec)
+        return sequence_tables.read_table_features(path, spec, notes)
     if found == "tables" and path.is_file() and (spec.form == "table" or spec.kind == "text"):
-        return tables.read_features(path, spec)
+        return tables.read_features(path, spec, notes)
     if found == "images" and spec.kind == "image" and spec.form != "digits":
         return images.read_features(path, spec)
     if found == "sounds" and spec.kind == "audio":
-        return audio.read_features(path, spec)
+        return audio.read_features(path, spec, notes)
     if found == "arrays" and spec.kind in ("image", "series"):
         return arrays.read_features(path, spec)
     raise DataError(
@@ -303,6 +313,7 @@ def _refuse_options(path: Path, form: Form, options: ReadOptions) -> None:
             "samples and their labels into a .npz file"
         )
     problems += _split_problems(form, options)
+    problems += _named_twice(form, options)
     for name, value in options.given.items():
         if name in _MEANT_FOR and form not in _MEANT_FOR[name]:
             suited = _listed([_FORM_NAMES[suitable] for suitable in _MEANT_FOR[name]])
@@ -323,6 +334,21 @@ def _split_problems(form: Form, options: ReadOptions) -> list[str]:
         problems.append("--time splits a table in time, --group by groups: remove one, or add --split random")
     if options.split == "random" and form == "recording" and not options.series_id:
         problems.append("--split random would put windows that overlap on both sides: remove it")
+    return problems
+
+
+def _named_twice(form: Form, options: ReadOptions) -> list[str]:
+    """Columns that two options take for different things."""
+    if form not in _TABLES:
+        return []
+    problems = []
+    for first, second in itertools.combinations(_COLUMN_OPTIONS, 2):
+        named = [set((getattr(options, option) or "").split(",")) - {""} for option in (first, second)]
+        if {first, second} != {"series_id", "group"}:
+            both = [f"--{option.replace('_', '-')}" for option in (first, second)]
+            problems += [
+                f"{both[0]} and {both[1]} both name {name!r}: remove one" for name in sorted(named[0] & named[1])
+            ]
     return problems
 
 

@@ -282,6 +282,11 @@ def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
                 f"{num_copies:,} samples are (nearly) copies of others; copies are on one side of the split.",
             ),
         )
+    if is_copy.all():
+        raise DataError(
+            f"All {len(is_copy):,} training samples are (nearly) copies of samples of the given parts. "
+            "--validation and --test must hold other samples than DATA; without them, parts are split off."
+        )
     shown = first_of(names[row] for row in parts.train[is_copy].tolist())
     note = (
         f"{int(is_copy.sum()):,} training samples are (nearly) copies of samples of the given parts and are not "

@@ -8,6 +8,8 @@ of it is said. What is neither is refused, with the option that helps.
 from __future__ import annotations
 
 import dataclasses
+import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +32,9 @@ __all__ = ["read", "read_features", "read_labelled", "without_unseen_words"]
 
 # Characters of an example value in a message.
 MAX_EXAMPLE_LENGTH = 40
+
+# A number with a sign, commas between thousands, or a unit or currency beside it.
+_WITH_UNIT = r"(?:[A-Z]{3}|[^\w\s.,+-])? ?[+-]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:[.,]\d+)? ?(?:[^\d\s.,+-]\S{0,4})?"
 
 # A column of which this share is words is a category; one with fewer is numbers with something wrong in it.
 CATEGORY_FRAC = 0.5
@@ -77,17 +82,18 @@ def read(path: Path, options: ReadOptions) -> Dataset:
     )
 
 
-def read_features(path: Path, spec: DataSpec) -> tuple[Array, tuple[str, ...]]:
+def read_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Array, tuple[str, ...]]:
     """Read rows to predict: the columns of the training data by name; others, the target too, are ignored.
 
     Args:
         path: A file with one of `frames.TABLE_SUFFIXES`.
         spec: How the training data was read.
+        notes: What is decided is added.
 
     Raises:
         DataError: Columns are missing or hold text.
     """
-    frame, x = _like_training(path, spec)
+    frame, x = _like_training(path, spec, notes)
     return x, tuple(map(str, frame.index.tolist()))
 
 
@@ -104,16 +110,21 @@ def read_labelled(path: Path, spec: DataSpec) -> tuple[Array, Array, tuple[str, 
     Raises:
         DataError: Columns are missing or hold text, or a label is not one of the training data.
     """
-    frame, x = _like_training(path, spec)
+    notes: list[str] = []
+    frame, x = _like_training(path, spec, notes)
     target = Target.of(spec)
     for name in target.columns:
         if name not in frame.columns:
-            raise frames.no_column(path, name, list(frame.columns), "--target")
+            raise DataError(
+                f"{path.name!r} has no column {name!r}, the target of the training data. Columns: "
+                f"{listed(list(frame.columns))}.{did_you_mean(name, list(frame.columns))} A validation or test part "
+                "needs it: add it, or leave this file out."
+            )
     present = target.present(frame)
     if not present.any():
         raise DataError(f"All rows of {columns.where_target(target.name, path)} are empty. Fill them in.")
     y, rows = target.encode_like(frame[present], spec, path), tuple(map(str, frame.index[present].tolist()))
-    return x[present], y, rows, columns.without_target(present)
+    return x[present], y, rows, (*notes, *columns.without_target(present))
 
 
 def without_unseen_words(dataset: Dataset, train: npt.NDArray[np.int64]) -> Dataset:
@@ -144,7 +155,7 @@ def without_unseen_words(dataset: Dataset, train: npt.NDArray[np.int64]) -> Data
     )
 
 
-def _like_training(path: Path, spec: DataSpec) -> tuple[pd.DataFrame, Array]:
+def _like_training(path: Path, spec: DataSpec, notes: list[str]) -> tuple[pd.DataFrame, Array]:
     """A table that has all columns of the training data, and its samples.
 
     It is read as the training data was; if that does not fit, by looking.
@@ -153,20 +164,51 @@ def _like_training(path: Path, spec: DataSpec) -> tuple[pd.DataFrame, Array]:
     if is_utf8(path):
         repeated = dataclasses.replace(repeated, encoding=None)
     try:
-        return _read_like_training(path, spec, repeated)
+        return _read_like_training(path, spec, repeated, notes)
     except DataError:
-        return _read_like_training(path, spec, ReadOptions(na=repeated.na))
+        notes.clear()
+        return _read_like_training(path, spec, ReadOptions(na=repeated.na), notes)
 
 
-def _read_like_training(path: Path, spec: DataSpec, options: ReadOptions) -> tuple[pd.DataFrame, Array]:
-    frame = frames.read(path, options, to_learn=False).frame
-    if not len(frame):
+def _read_like_training(
+    path: Path, spec: DataSpec, options: ReadOptions, notes: list[str]
+) -> tuple[pd.DataFrame, Array]:
+    table = frames.read(path, options, to_learn=False)
+    if not len(table.frame):
         raise DataError(f"{path.name!r} has no rows below its header. Add the samples to predict, one a row.")
-    frame = _named_like_training(frame, path, spec)
-    return frame, _samples(frame, path, spec)
+    notes += frames.without_hints(table.notes)
+    frame = _named_like_training(table.frame, path, spec, notes)
+    x = _samples(frame, path, spec)
+    notes += _unlike_training(frame, x, spec)
+    return frame, x
 
 
-def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec) -> pd.DataFrame:
+def _unlike_training(frame: pd.DataFrame, x: Array, spec: DataSpec) -> list[str]:
+    """What these rows hold that training rows did not, and what it counts as."""
+    if spec.kind == "text":
+        num_bare = sum(not text.strip() for text in x)
+        return [f"{num_bare:,} of {len(x):,} rows have no text."] if num_bare else []
+    found = list(map(str, frame.columns))
+    words: dict[str, set[str]] = {}
+    for feature in spec.feature_names:
+        source = _source(feature, found)
+        if source != feature:
+            words.setdefault(source, set()).add(feature[len(source) + 1 :])
+    notes = []
+    for source, known in words.items():
+        cells = frame[source].dropna().astype(str)
+        unseen = cells[~cells.isin(known)]
+        if len(unseen):
+            shown = first_of(map(repr, unseen.unique()), most=5)
+            notes.append(
+                f"Column {source!r} holds what no training row has, and counts as none of its words, in "
+                f"{len(unseen):,} of {len(frame):,} rows: {shown}."
+            )
+    num_infinite = int(np.isinf(x).sum())
+    return [*notes, f"{num_infinite:,} infinite values count as missing."] if num_infinite else notes
+
+
+def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec, notes: list[str]) -> pd.DataFrame:
     """Check that all columns of the training data are there.
 
     A file without header and without target has them in order.
@@ -176,6 +218,7 @@ def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec) -> pd.
     if found == [f"c{column}" for column in range(len(sources))] and not set(sources) <= set(found):
         frame.columns = sources
         found = sources
+        notes.append(f"They were taken in the order of the training data: {listed(sources)}.")
     missing = [name for name in sources if name not in found]
     if missing:
         raise DataError(
@@ -217,7 +260,11 @@ def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Ar
         notes.append(f"{'Column' if len(empty) == 1 else 'Columns'} {listed(empty)}: left out, without any value.")
         features = features.loc[:, ~is_empty]
     if not features.shape[1]:
-        raise DataError(f"{table.path.name!r} has no column left to learn from: numbers, categories or text.")
+        told = "".join(f" {note}" for note in notes if ": left out, " in note)
+        raise DataError(
+            f"{table.path.name!r} has no column left to learn from: numbers, categories or text.{told} Add such "
+            "columns, or choose another target with --target."
+        )
     names: list[str] = []
     problems = []
     for name, dtype in zip(map(str, features.columns), features.dtypes, strict=True):
@@ -227,7 +274,7 @@ def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Ar
         words = _categories(features[name])
         if words:
             notes.append(f"Column {name!r} holds {len(words)} different words: a column of 0 and 1 for each.")
-        elif problem := _text_problem(features[name], name):
+        elif problem := _object_problem(features[name]) or _text_problem(features[name], name):
             problems.append(f"column {name!r} {problem}")
         names += [f"{name}={word}" for word in words] or [name]
     _refuse(table.path, problems)
@@ -256,7 +303,12 @@ def _has_no_value(features: pd.DataFrame, notes: list[str]) -> Array:
 def _categories(column: pd.Series[Any]) -> list[str]:
     """The different words of a column that is a category, else none."""
     num_words = len(columns.text_rows(column))
-    if not num_words or num_words < CATEGORY_FRAC * column.notna().sum() or columns.is_date(column):
+    if (
+        _first_object(column) is not None
+        or not num_words
+        or num_words < CATEGORY_FRAC * column.notna().sum()
+        or columns.is_date(column)
+    ):
         return []
     if is_number(str(column.iloc[columns.text_rows(column)[0]])):
         return []
@@ -271,6 +323,26 @@ def _refuse(path: Path, problems: list[str]) -> None:
             f"{path.name!r} has columns that are not numeric. Numbers, or categories of at most {columns.FEW_VALUES} "
             f"different words, are expected everywhere but in the target.\n  " + first_of(problems, separator="\n  ")
         )
+
+
+def _first_object(column: pd.Series[Any]) -> int | None:
+    """Position of the first cell that holds a list, bytes or another object, as Parquet may have them."""
+    if column.dtype != object:
+        return None
+    scalars = (str, int, float, np.generic, Decimal, datetime.date, datetime.time)
+    return next((row for row, cell in enumerate(column) if cell is not None and not isinstance(cell, scalars)), None)
+
+
+def _object_problem(column: pd.Series[Any]) -> str | None:
+    row = _first_object(column)
+    if row is None:
+        return None
+    cell = column.iloc[row]
+    what = "lists" if isinstance(cell, list | np.ndarray) else f"objects ({type(cell).__name__})"
+    return (
+        f"holds {what} such as {str(cell)[:MAX_EXAMPLE_LENGTH]} in row {column.index[row]}: make columns of numbers or "
+        f"words of them, or give --drop {column.name}"
+    )
 
 
 def _text_problem(column: pd.Series[Any], name: str | None = None) -> str | None:
@@ -290,9 +362,12 @@ def _text_problem(column: pd.Series[Any], name: str | None = None) -> str | None
 
 
 def _remedy(column: pd.Series[Any], name: str, value: str, *, num_words: int) -> str:
+    words = column.iloc[columns.text_rows(column)].astype(str)
     if is_number(value):
-        return "give --decimal , if that is a decimal comma"
-    if num_words < CATEGORY_FRAC * column.notna().sum():
+        return "give --decimal , if that is a decimal comma, or remove the comma if it separates thousands"
+    if words.str.strip().str.fullmatch(_WITH_UNIT).all():
+        return f"keep plain numbers, without a unit beside them or commas between thousands, or give --drop {name}"
+    if num_words < CATEGORY_FRAC * column.notna().sum() or (words.nunique() == 1 and num_words < column.notna().sum()):
         return f"give --na {value} if it stands for a missing value, correct it, or give --drop {name}"
     if columns.is_free_text(column):
         return f"give --text {name} to learn from the text alone, or --drop {name}"

@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.audit.sample import Array, Columns, Sample, graded
+from tuner.data.transformers import LARGEST_INPUT
 from tuner.records import Finding, Remedy
 
 __all__ = ["conflicting_labels", "duplicates", "leaking_copies", "near_copies"]
@@ -131,7 +132,7 @@ def near_copies(sample: Sample) -> Finding | None:
 
 def _in_iqr(x: Array) -> tuple[Columns, npt.NDArray[np.bool_]]:
     """Columns in their interquartile ranges, missing values as one far value; and which have mostly different ones."""
-    is_missing = ~np.isfinite(x)
+    is_missing = ~(np.abs(x) <= LARGEST_INPUT)
     values = np.where(is_missing, 0.0, x).astype(np.float64)
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
     scaled = values / np.where(high > low, high - low, 1.0)
