@@ -21,7 +21,7 @@ from PIL import Image
 
 from tuner.bundle import BundleConfig, read_config, write_config
 from tuner.config import SearchConfig
-from tuner.data import cache, sources
+from tuner.data import cache, sources, watching
 from tuner.data.split import split_dataset
 from tuner.errors import BundleError, DataError, RunError
 from tuner.export import export_bundle, write_bundle
@@ -204,9 +204,12 @@ def test_bundle_is_complete_and_says_what_was_measured(run, bundle):
 
 def test_predictions_equal_those_of_the_trained_model_on_the_prepared_data(run, bundle, tmp_path):
     config = read_config(bundle)
-    predict_file(bundle, run.load_config().data, tmp_path / "out.csv")
+    told: list[tuple[str, int, int, str]] = []
+    with watching.watched(lambda doing, done, total, unit="": told.append((doing, done, total, unit))):
+        predict_file(bundle, run.load_config().data, tmp_path / "out.csv")
     with (tmp_path / "out.csv").open(encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
+    assert told[-2:] == [("predicting", done, len(rows), " rows") for done in (0, len(rows))]
     hyperparameters = load_trials(run)[0].hyperparameters
     data = training_data(run, run.load_dataset(), hyperparameters)
     trained = outputs(load_model(run.model_file(0, 0)), np.asarray(data.x_validation))

@@ -496,6 +496,20 @@ def test_on_a_terminal_the_reading_is_one_line_that_goes_away(tmp_path: Path) ->
     assert found.endswith("\x1b[2K")
 
 
+def test_each_thing_that_takes_long_begins_anew_and_has_its_unit() -> None:
+    stream = io.StringIO()
+    times = iter([0.0, 10.0, 20.0, 30.0, 31.0, 34.0])
+    told = ReadingProgress(Console(file=stream, width=80), clock=lambda: next(times))
+    for doing, done in (("checking a.csv", 0), ("checking a.csv", 50), ("checking a.csv", 100)):
+        told.tell(doing, done, 100, " %")
+    for done in (0, 1, 2):
+        told.tell("predicting", 100 * done, 1200, " rows")
+    assert stream.getvalue().splitlines() == [
+        "checking a.csv: 50 of 100 %, about 10 s left",
+        "predicting: 200 of 1,200 rows, about 20 s left",
+    ]
+
+
 def test_a_quiet_reading_says_nothing_and_nobody_listens_afterwards(tmp_path: Path) -> None:
     assert told_of_reading(tmp_path, [0.0, 9.0, 99.0, 999.0, 9999.0], is_quiet=True) == ""
     told_of_reading(tmp_path, [0.0] * 5)

@@ -418,13 +418,16 @@ def export(run: Path, output: Path, trial: int | None) -> None:
 )
 def predict(bundle: Path, data: str, output: Path) -> None:
     """Predict DATA with an exported BUNDLE: label and probabilities (or the number) of each row."""
+    from rich.console import Console
+
     from tuner.bundle import check_bundle
+    from tuner.progress import ReadingProgress
 
     check_bundle(bundle)
-    with _quiet_tensorflow():
+    notes: list[str] = []
+    with ReadingProgress(Console(stderr=True)), _quiet_tensorflow():
         from tuner.inference import predict_file
 
-        notes: list[str] = []
         num_rows = predict_file(bundle, data, output, notes=notes)
     for note in notes:
         _say(f"note: {note}")

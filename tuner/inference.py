@@ -15,7 +15,7 @@ import numpy.typing as npt
 from scipy import special
 
 from tuner.bundle import check_bundle, read_config
-from tuner.data import cache, pipelines, sources
+from tuner.data import cache, pipelines, sources, watching
 from tuner.data.cache import Part
 from tuner.errors import BundleError
 from tuner.records import DataSpec
@@ -26,6 +26,8 @@ __all__ = ["evaluate", "load_model", "outputs", "predict_file"]
 
 # Rows that are predicted at a time.
 BATCH_ROWS = 512
+# Most rows that are prepared and predicted between two words on how far it is. Source: convention; whole batches.
+PIECE_ROWS = 64 * BATCH_ROWS
 # Bytes of samples that Keras is given at a time, of which TensorFlow makes copies. Source: convention.
 PIECE_BYTES = 2**28
 # Smallest probability in a log loss: one wrong, certain answer must not decide it alone. Source: Keras's epsilon.
@@ -154,10 +156,13 @@ def predict_file(bundle_root: Path, data: str, output: Path, *, notes: list[str]
     x, rows = sources.load_features(data, spec, notes)
     model, pipeline = load_model(bundle.model_file), pipelines.load(bundle.pipeline_file)
     choices = {name: str(value) for name, value in config.hyperparameters.items()}
-    step = cache.rows_at_a_time(x, math.prod(pipelines.output_shape(spec, choices)))
-    predicted = np.concatenate(
-        [outputs(model, pipeline.transform(x[start : start + step])) for start in range(0, len(x), step)]
-    )
+    step = min(cache.rows_at_a_time(x, math.prod(pipelines.output_shape(spec, choices))), PIECE_ROWS)
+    pieces = []
+    for start in range(0, len(x), step):
+        watching.tell("predicting", start, len(x), " rows")
+        pieces.append(outputs(model, pipeline.transform(x[start : start + step])))
+    watching.tell("predicting", len(x), len(x), " rows")
+    predicted = np.concatenate(pieces)
     if spec.task == "regression":
         scaler = pipelines.load(bundle.target_scaler_file)
         columns = {"row": rows, "prediction": scaler.inverse_transform(predicted).ravel()}

@@ -17,7 +17,7 @@ from rich.status import Status
 from rich.text import Text
 
 from tuner.config import SearchConfig
-from tuner.data import folders
+from tuner.data import watching
 from tuner.records import (
     FINISHED_OUTCOMES,
     Adaptation,
@@ -260,7 +260,7 @@ class Events:
 
 
 class ReadingProgress:
-    """Says how far the reading of many files is, and about how long it will take, once it takes long.
+    """Says how far the reading or predicting of much data is, and about how long it will take, once it takes long.
 
     On a terminal one line that changes and goes away in the end, elsewhere a line from time to time.
 
@@ -276,28 +276,31 @@ class ReadingProgress:
         self._is_quiet = is_quiet
         self._clock = clock
         self._started = self._said = 0.0
+        self._doing = ""
         self._status: Status | None = None
         self._watching = contextlib.ExitStack()
 
     def __enter__(self) -> ReadingProgress:
         if not self._is_quiet:
-            self._watching.enter_context(folders.watched(self.tell))
+            self._watching.enter_context(watching.watched(self.tell))
         return self
 
     def __exit__(self, *_: object) -> None:
         self._watching.close()
         self._end()
 
-    def tell(self, noun: str, done: int, total: int) -> None:
-        """After a file was read.
+    def tell(self, doing: str, done: int, total: int, unit: str = "") -> None:
+        """After a piece was done.
 
         Args:
-            noun: What the files are, in the plural.
-            done: How many are.
+            doing: What is being done; another one begins anew.
+            done: How many pieces are.
             total: How many there are.
+            unit: Of the pieces.
         """
         now = self._clock()
-        if done == 1:
+        if done <= 1 or doing != self._doing:
+            self._doing = doing
             self._started = now
             self._said = now + READING_SAYS_AFTER_S - self._interval_s
         if done == total:
@@ -305,7 +308,7 @@ class ReadingProgress:
         elif now - self._said >= self._interval_s:
             self._said = now
             left = (now - self._started) / max(1, done - 1) * (total - done)
-            self._say(f"reading {noun}: {done:,} of {total:,}, about {duration(left)} left")
+            self._say(f"{doing}: {done:,} of {total:,}{unit}, about {duration(left)} left")
 
     @property
     def _interval_s(self) -> float:

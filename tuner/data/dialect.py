@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from tuner.data import watching
 from tuner.errors import DataError
 
 __all__ = ["WHITESPACE", "Dialect", "detect", "is_number", "is_utf8", "separator_of"]
@@ -399,7 +400,10 @@ def _rows(lines: Iterable[str], separator: str, *, is_quoted: bool) -> Iterator[
 def _scan(path: Path, codec: str, separator: str, *, is_quoted: bool) -> _Scan:
     """Look at every row of a file."""
     scan = _Scan()
-    with path.open(encoding=codec, newline="") as stream:
+    with (
+        watching.opened(path, f"checking {path.name}") as file,
+        io.TextIOWrapper(file, encoding=codec, newline="") as stream,
+    ):
         lines = _Lines(stream)
         for line, row in _rows(lines, separator, is_quoted=is_quoted):
             if row == [_END]:

@@ -6,12 +6,10 @@ files of other types, empty sub-folders, and files that cannot be read, each wit
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +17,7 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from tuner.data import room
+from tuner.data import room, watching
 from tuner.data.labels import Labels
 from tuner.errors import DataError, first_of
 
@@ -34,7 +32,6 @@ __all__ = [
     "passed_over",
     "suffixes_below",
     "to_predict",
-    "watched",
 ]
 
 # What systems leave in folders; hidden files (leading dot) are passed over as well.
@@ -232,26 +229,6 @@ def suffixes_below(folder: Path) -> Counter[str]:
     return Counter(file.suffix.lower() for file in files_below(folder, ())[1])
 
 
-Watcher = Callable[[str, int, int], None]
-
-# Here, so that no reader has to hand it on.
-_watcher: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
-
-
-@contextlib.contextmanager
-def watched(watcher: Watcher) -> Iterator[None]:
-    """While the block runs, tell of each file that is looked at or read.
-
-    Args:
-        watcher: Is given what the files are, how many are done, and how many there are; folders are gone through twice.
-    """
-    token = _watcher.set(watcher)
-    try:
-        yield
-    finally:
-        _watcher.reset(token)
-
-
 class Readable:
     """Files, of which those that cannot be read are left out and listed; too many of them are refused.
 
@@ -307,11 +284,10 @@ class Readable:
 
     def _told(self, items: Iterator[Item]) -> Iterator[Item]:
         """One item for each file; the watcher is told when the next one is asked for."""
-        watcher, total = _watcher.get(), len(self.files)
+        total = len(self.files)
         for number, item in enumerate(items, start=1):
             yield item
-            if watcher is not None:
-                watcher(self._noun, number, total)
+            watching.tell(f"reading {self._noun}", number, total)
 
     def into(self, x: npt.NDArray[Value], function: Callable[[Path], npt.NDArray[Value] | str]) -> npt.NDArray[Value]:
         """The rows of an array, each filled from its start with the result of a function, as `each` calls it.

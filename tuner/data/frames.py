@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from tuner.data import dialect
+from tuner.data import dialect, watching
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean, first_of
 
@@ -155,7 +155,8 @@ def _read_text(
     notes += found.notes
     reading |= found.as_reading()
     options_of_pandas = csv_options(reading) | {"index_col": False, "names": list(range(len(found.columns)))}
-    frame: pd.DataFrame = pd.read_csv(path, **options_of_pandas)
+    with watching.opened(path, f"reading {path.name}") as file:
+        frame: pd.DataFrame = pd.read_csv(file, **options_of_pandas)
     # One block for each type instead of one for each column: ten times faster with thousands of them.
     frame = frame.copy()
     frame.columns = list(found.columns)
@@ -215,7 +216,10 @@ def _read_excel(path: Path, reading: dict[str, str], notes: list[str]) -> pd.Dat
     import pandas as pd
 
     try:
-        with pd.ExcelFile(path, engine="openpyxl") as workbook:
+        with (
+            watching.opened(path, f"reading {path.name}", least_bytes=watching.MIN_TOLD_WORKBOOK_BYTES) as file,
+            pd.ExcelFile(file, engine="openpyxl") as workbook,
+        ):
             if len(workbook.sheet_names) > 1:
                 notes.append(
                     f"Sheet {workbook.sheet_names[0]!r} was read, the first of {len(workbook.sheet_names)} in "
