@@ -16,6 +16,7 @@ __all__ = [
     "card_environment",
     "cards_with_room",
     "network_file_system",
+    "num_cores",
     "num_memory_kills",
     "num_workers",
     "own_memory_bytes",
