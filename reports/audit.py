@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from reports import formats, shell
+from tuner.grammar import counted
 from tuner.records import DatasetRecord, Finding
 from tuner.store import write_text
 from tuner.tasks import TASKS
@@ -44,7 +45,7 @@ def verdict(findings: tuple[Finding, ...]) -> str:
     if not findings:
         return "Clean: no check of the audit found anything to report."
     severe = sum(finding.severity >= SEVERE for finding in findings)
-    found = formats.plural(len(findings), "finding")
+    found = counted(len(findings), "findings")
     if severe:
         return f"{found}, {severe} of them severe: a search refuses to start (--force starts it all the same)."
     return f"{found}, none of them severe: a search can start."
@@ -62,9 +63,9 @@ def data_rows(dataset: DatasetRecord) -> dict[str, Any]:
         ("kind", f"{spec.kind}, read as {spec.form.replace('_', ' ')}"),
         ("task", f"{spec.task} of {spec.target}" if spec.target else spec.task),
         ("one sample", " \N{MULTIPLICATION SIGN} ".join(map(str, spec.input_shape)) or "one number"),
-        ("training part", formats.plural(dataset.num_train, "sample")),
-        ("validation part", formats.plural(dataset.num_validation, "sample")),
-        ("test part", f"{formats.plural(dataset.num_test, 'sample')}, untouched by the search"),
+        ("training part", counted(dataset.num_train, "samples")),
+        ("validation part", counted(dataset.num_validation, "samples")),
+        ("test part", f"{counted(dataset.num_test, 'samples')}, untouched by the search"),
         ("features with missing values", formats.count(dataset.num_features_missing)),
         ("chance level", f"loss {formats.number(dataset.chance_loss)}, error {formats.number(dataset.chance_error)}"),
         ("fingerprint", dataset.fingerprint[:16]),

@@ -18,6 +18,7 @@ from reports import formats, shell, standings
 from reports.picture import PictureInfo, draw_pages, draw_png, picture_info
 from reports.standings import Band
 from tuner.errors import ConfigError
+from tuner.grammar import counted
 from tuner.records import Finding, Outcome, Remedy
 from tuner.stability.examination import Diagnosis, diagnose_log
 from tuner.stability.logs import ForeignLog
@@ -73,7 +74,7 @@ def examine(logs: Iterable[ForeignLog]) -> list[Examination]:
 def headline(examination: Examination) -> str:
     """Name, stability and what it is made of, in one or two sentences."""
     log, result, band = examination.log, examination.score, examination.band
-    epochs = formats.plural(log.trace.num_epochs, "epoch")
+    epochs = counted(log.trace.num_epochs, "epochs")
     if band is Band.NOT_ASSESSED:
         return f"{log.name}: {epochs}; too little to say how stable the training was."
     start = f"{log.name}: {epochs}, stability {formats.fixed(result.stability)} ({band.label})."

@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Sequence
 
-__all__ = ["MISSING", "command", "compact", "count", "duration", "evidence", "fixed", "number", "percent", "plural"]
+__all__ = ["MISSING", "command", "compact", "count", "duration", "evidence", "fixed", "number", "percent"]
 
 MISSING = "\N{EN DASH}"
 _MINUS = "\N{MINUS SIGN}"
@@ -104,11 +104,6 @@ def duration(seconds: float | None) -> str:
         return f"{whole // 60} m {whole % 60:02d} s"
     minutes = round(whole / 60)
     return f"{minutes // 60} h {minutes % 60:02d} m"
-
-
-def plural(amount: int, noun: str, nouns: str = "") -> str:
-    """`1 trial`, `2 trials`; `nouns` where adding an s does not do."""
-    return f"{count(amount)} {noun if amount == 1 else nouns or noun + 's'}"
 
 
 def command(words: Sequence[str], width: int = 96) -> str:

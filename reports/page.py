@@ -13,6 +13,7 @@ from reports import curves, figures, formats, landscape, parameters, shell, stan
 from reports.audit import data_rows
 from tuner.config import SearchConfig, dump_config
 from tuner.errors import RunError
+from tuner.grammar import counted
 from tuner.records import Adaptation, DatasetRecord, Trace, TrialRecord
 from tuner.stability import explanation
 from tuner.stability.adaptation import adaptation_lines
@@ -219,7 +220,7 @@ def _summary(
         num_stable = sum(standings.band(trial).is_stable for trial in ranked)
         figures_of_merit += [
             ("stable configurations", f"{num_stable} of {len(ranked)}", f"stability of {STABLE} or more"),
-            ("training time", summary.elapsed(trials), formats.plural(len(ranked), "finished trial")),
+            ("training time", summary.elapsed(trials), counted(len(ranked), "finished trials")),
         ]
     return {
         "progress": summary.progress_sentence(trials, config, ending),

@@ -6,9 +6,10 @@ import math
 from collections import Counter
 from collections.abc import Sequence
 
-from reports.formats import MISSING, compact, duration, fixed, number, percent, plural
+from reports.formats import MISSING, compact, duration, fixed, number, percent
 from reports.standings import Band, band, largest_part, metric_spread, metric_value, shown_run
 from tuner.config import SearchConfig
+from tuner.grammar import counted
 from tuner.records import DatasetRecord, Outcome, StabilityMargin, TrialRecord
 from tuner.stability.margin import SMALL_MARGIN
 from tuner.stability.ranking import STABLE
@@ -52,7 +53,7 @@ def progress_sentence(trials: Sequence[TrialRecord], config: SearchConfig, endin
         return ""
     running = [trial for trial in trials if trial.outcome is Outcome.RUNNING]
     now = [f"trial {trial.number} has reached epoch {len(trial.epoch_losses)} of {config.epochs}" for trial in running]
-    state = f"{num_done} of {plural(config.trials, 'trial')} have finished"
+    state = f"{num_done} of {counted(config.trials, 'trials')} have finished"
     return ("; ".join([state, *now]) + ".").replace("1 of 1 trial have", "1 of 1 trial has")
 
 
@@ -60,7 +61,7 @@ def outcome_sentence(trials: Sequence[TrialRecord]) -> str:
     """How many trials ended how."""
     counts = Counter(trial.outcome for trial in trials)
     parts = [f"{counts[outcome]} {_OUTCOME_WORDS[outcome]}" for outcome in Outcome if counts[outcome]]
-    return f"Of {plural(len(trials), 'trial')}: {', '.join(parts)}." if parts else ""
+    return f"Of {counted(len(trials), 'trials')}: {', '.join(parts)}." if parts else ""
 
 
 def metric_text(trial: TrialRecord, dataset: DatasetRecord) -> str:
@@ -161,7 +162,7 @@ def verdict(ranked: Sequence[TrialRecord]) -> tuple[bool, str]:
             f"No configuration reached a stability of {STABLE}. Take the best one as a starting point only: "
             "search again with a lower upper bound of the learning rate, with gradient clipping, or with more trials."
         )
-    share = f"{num_stable} of {plural(len(ranked), 'finished configuration')} reached a stability of {STABLE}"
+    share = f"{num_stable} of {counted(len(ranked), 'finished configurations')} reached a stability of {STABLE}"
     if bands[0].is_stable:
         return True, f"{share}; the best is one of them."
     other = next(trial for trial in ranked if band(trial).is_stable)

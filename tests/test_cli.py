@@ -299,7 +299,7 @@ def test_bad_data_is_one_clear_error_and_leaves_nothing(tuner: Run, command: str
 @pytest.mark.parametrize(
     ("make", "note"),
     [
-        (lambda: unreadable_images(1), r"1 of 16 images cannot be read and were left out:\s+cats/0\.png: not an image"),
+        (lambda: unreadable_images(1), r"1 of 16 images cannot be read and was left out:\s+cats/0\.png: not an image"),
         (lambda: table(rows(40, cell="nan")), r"Column b: left out, without any value"),
     ],
     ids=["1 of 16 images unreadable", "column without values"],

@@ -19,6 +19,7 @@ import click
 from tuner import __version__, interrupts
 from tuner.config import SearchConfig, resolve
 from tuner.errors import EnvironmentFault, RunError, TunerError, package_faults
+from tuner.grammar import counted
 from tuner.interrupts import Terminated
 from tuner.options import config_from, is_given, job_options, read_options, search_options
 from tuner.records import Outcome
@@ -387,7 +388,7 @@ def report(run: Path, tensorboard: Path | None) -> None:
         from reports.tensorboard import write_tensorboard
 
         num_trials = write_tensorboard(folder, tensorboard)
-        _say(f"{num_trials} trials for TensorBoard: tensorboard --logdir {shlex.quote(str(tensorboard))}")
+        _say(f"{counted(num_trials, 'trials')} for TensorBoard: tensorboard --logdir {shlex.quote(str(tensorboard))}")
     click.echo(write_report(folder))
 
 
@@ -431,7 +432,7 @@ def predict(bundle: Path, data: str, output: Path) -> None:
         num_rows = predict_file(bundle, data, output, notes=notes)
     for note in notes:
         _say(f"note: {note}")
-    _say(f"{num_rows:,} predictions written to {output}")
+    _say(f"{counted(num_rows, 'predictions')} written to {output}")
 
 
 @cli.command()
@@ -563,7 +564,7 @@ def submit(
         click.echo(batch.render(folder, of_jobs), nl=False)
         return
     jobs = batch.submit(folder, of_jobs, version=__version__)
-    _say(f"Submitted {jobs.num_jobs} job{'s' * (jobs.num_jobs > 1)} of {backend}: {jobs.number}")
+    _say(f"Submitted {counted(jobs.num_jobs, 'jobs')} of {backend}: {jobs.number}")
     _say(f"Watch them: python -m tuner status {run_dir}; end them: python -m tuner cancel {run_dir}")
 
 

@@ -80,7 +80,7 @@ def test_channels_are_averaged_and_it_is_said(folder):
     soundfile.write(root / "no" / "no_dan_0.wav", stereo, RATE_HZ)
     found = load(str(root))
     np.testing.assert_allclose(found.x[found.row_names.index("no/no_dan_0.wav")], tone(frequency_hz=300) / 2, atol=1e-4)
-    assert "1 of 25 sounds have several channels, which were averaged." in found.notes
+    assert "1 of 25 sounds has several channels, which were averaged." in found.notes
 
 
 def test_shorter_sounds_end_in_nan(folder):
@@ -102,7 +102,7 @@ def test_a_few_far_longer_sounds_are_cut_and_listed(folder, seconds, is_cut):
     soundfile.write(root / "no" / "long.wav", tone(seconds), RATE_HZ)
     found = load(str(root))
     assert found.x.shape[1] == (1600 if is_cut else round(seconds * RATE_HZ))
-    assert ("1 were cut at the end to 0.20 s: no/long.wav (0.31)" in found.notes[-1]) == is_cut
+    assert ("1 was cut at the end to 0.20 s: no/long.wav (0.31)" in found.notes[-1]) == is_cut
 
 
 def test_unreadable_sounds_are_left_out_with_the_reason(folder):
@@ -167,7 +167,7 @@ def test_truncated_compressed_sounds_are_left_out(folder, suffix):
     (root / "no" / f"no_ann_0.{suffix}").write_bytes(content[: len(content) // 2])
     found = load(str(root))
     assert len(found.x) == 23
-    assert f"1 of 24 sounds cannot be read and were left out:\n  no/no_ann_0.{suffix}: " in found.notes[0]
+    assert f"1 of 24 sounds cannot be read and was left out:\n  no/no_ann_0.{suffix}: " in found.notes[0]
 
 
 def test_files_written_as_a_stream_are_whole(folder):
@@ -244,14 +244,14 @@ def test_predictions_are_read_like_the_training_data(folder, tmp_path):
     soundfile.write(tmp_path / "long.wav", tone(5), RATE_HZ)
     notes: list[str] = []
     assert np.isfinite(load_features(str(tmp_path / "long.wav"), trained.spec, notes)[0]).all()
-    cut = "1 of 1 sounds are longer than those of the training data, and were cut at the end to 0.20 s: long.wav (5)."
+    cut = "1 of 1 sound is longer than those of the training data, and was cut at the end to 0.20 s: long.wav (5)."
     assert notes == [cut]
 
 
 def test_unreadable_sounds_cannot_be_predicted(folder, tmp_path):
     spec = load(str(folder())).spec
     (tmp_path / "bad.wav").write_bytes(b"")
-    with pytest.raises(DataError, match=r"(?s)1 of 1 sounds .* cannot be read.*bad.wav: the file is empty"):
+    with pytest.raises(DataError, match=r"(?s)1 of 1 sound .* cannot be read.*bad.wav: the file is empty"):
         load_features(str(tmp_path / "bad.wav"), spec)
     (tmp_path / "t.csv").write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match="holds tables, but the model was trained on sounds"):

@@ -150,7 +150,7 @@ REFUSED = {
     "no label anywhere": (lambda: file(HEADER + rows(label=lambda _: "")), r"All rows of column 'label' .* are empty"),
     "a hundred thousand classes": (
         lambda: file(HEADER + rows(200_000, label=lambda row: f"k{row // 2}")),
-        r"200000 samples are too few for 100000 classes .*at least 666\d\d\d are needed",
+        r"200,000 samples are too few for 100,000 classes .*at least 666,\d\d\d are needed",
     ),
     "columns of one name": (
         lambda: file("a,a,label\n" + rows()),
@@ -203,7 +203,7 @@ TOLD = {
         with_damaged_pictures,
         r"(?s)2 of 26 images cannot be read and were left out:\n(?=.*b/text\.png: not an image).*cut\.jpg: .*truncated",
     ),
-    "stacks of pictures": (with_stacks, r"1 of 25 images have several frames or pages, of which the first was read"),
+    "stacks of pictures": (with_stacks, r"1 of 25 images has several frames or pages, of which the first was read"),
     "damaged sounds": (with_damaged_sounds, r"no/0\.wav: the file is empty\n  yes/1\.wav: not a sound, whatever"),
     "links to folders": (with_links, r"2 files that are no images in a class folder were ignored: self, a/up"),
     "labels that are floats": (
@@ -285,7 +285,7 @@ def test_options_that_contradict_each_other_or_the_data(options, message):
 def test_a_series_may_name_its_group_too():
     lines = "".join(f"{row // 5},{np.sin(row):.4f},{'xy'[row // 5 % 2]}\n" for row in range(200))
     notes = read(file("a,b,label\n" + lines), series_id="a", group="a").record.notes
-    assert any("40 series of 1 channels, by column 'a', their rows in the order of the file" in note for note in notes)
+    assert any("40 series of 1 channel, by column 'a', their rows in the order of the file" in note for note in notes)
 
 
 def test_columns_that_only_some_series_have_are_told():

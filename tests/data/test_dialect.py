@@ -133,7 +133,7 @@ def test_separator_must_hold_in_nearly_all_lines(file):
         return "a;b,c\n" + "1;2,5\n" * (100 - num_other) + "1 2,5\n" * num_other
 
     assert CONSISTENT_FRAC == 0.9
-    with pytest.raises(DataError, match="10 rows that do not have 2 fields as the others"):
+    with pytest.raises(DataError, match="10 rows without the 2 fields of the others"):
         detect(file(text(10)))
     assert detect(file(text(11))).sep == ","
 
@@ -207,14 +207,14 @@ def test_cells_may_be_as_long_as_documents(file):
         ('a,b\n"1,2\n3,4,5\n', r"has a quotation mark that is never closed.*Close it"),
         (
             "a,b\n1,2\n1,2,3\n4\n",
-            r"has 2 rows that do not have 2 fields as the others: line 3 has 3, line 4 has 1\. Com",
+            r"has 2 rows without the 2 fields of the others: line 3 has 3, line 4 has 1\. Com",
         ),
         ("a,b,c,d\n1,2\n3,4\n", r"The first line of 't.csv' has 4 fields, the others 2\. It must name the columns"),
-        ("Export of today\n\na,b\n1,2\n3,4\n", r"The first line of 't.csv' has 1 fields, the others 2"),
+        ("Export of today\n\na,b\n1,2\n3,4\n", r"The first line of 't.csv' has 1 field, the others 2"),
         ("a,b\n1,2,\n3,4,\n", r"rows of 't.csv' end in a separator that its header does not have\. Add it"),
         ("a,b\nkgs,mms\n1,2\n3,4\n", r"two header lines: the second line holds 'kgs', 'mms' above columns of numbers"),
         ("a,b\n1,2\na,b\n3,4\n", r"Line 3 of 't.csv' repeats its header: files were put together\. Remove it"),
-        ("1,2\n3,4,5\n6,7\n8,9\n", r"has 1 rows that do not have 2 fields as the others: line 2 has 3"),
+        ("1,2\n3,4,5\n6,7\n8,9\n", r"has 1 row without the 2 fields of the others: line 2 has 3"),
     ],
 )
 def test_damaged_files_give_one_clear_error(file, text, message):

@@ -75,7 +75,7 @@ def test_options_of_text_are_refused_elsewhere(workbook):
 def test_marks_in_excel_are_missing_as_numbers_and_as_words(workbook):
     found = read(workbook(pd.DataFrame({"a": [1, -9, 3], "b": ["x", "-9", "none"]})), ReadOptions(na="-9,none"))
     assert found.frame.isna().to_numpy().tolist() == [[False, False], [False, True]]
-    assert found.notes == ("1 empty rows were left out.",)
+    assert found.notes == ("1 empty row was left out.",)
 
 
 @pytest.mark.parametrize(

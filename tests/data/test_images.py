@@ -135,7 +135,7 @@ def test_grey_among_colour_becomes_rgb(folder):
     picture(mode="L").save(root / "cat" / "0.png")
     found = load(str(root))
     assert found.spec.input_shape == (20, 20, 3)
-    assert found.notes == ("1 of 20 images are grey, and were read as RGB like the others.",)
+    assert found.notes == ("1 of 20 images is grey, and was read as RGB like the others.",)
 
 
 def test_rgb_files_without_colour_are_grey(folder):
@@ -320,7 +320,7 @@ def test_features_for_prediction(folder, tmp_path):
     notes: list[str] = []
     x, names = load_features(str(root), trained.spec, notes)
     np.testing.assert_array_equal(x, trained.x)
-    assert (names, notes) == (trained.row_names, ["1 files that are no images were ignored: dog/notes.txt."])
+    assert (names, notes) == (trained.row_names, ["1 file that is no image was ignored: dog/notes.txt."])
     x, names = load_features(str(root / "dog" / "1.png"), trained.spec)
     np.testing.assert_array_equal(x[0], trained.x[11])
     assert names == ("1.png",)
@@ -334,5 +334,5 @@ def test_features_that_cannot_be_read(folder, tmp_path):
     with pytest.raises(DataError, match="holds nothing that can be read"):
         load_features(str(tmp_path / "none"), spec)
     (tmp_path / "bad.png").write_text("x")
-    with pytest.raises(DataError, match=r"1 of 1 images .* cannot be read"):
+    with pytest.raises(DataError, match=r"1 of 1 image .* cannot be read"):
         load_features(str(tmp_path / "bad.png"), spec)

@@ -69,7 +69,7 @@ def test_rows_with_a_missing_label_are_left_out(archive):
     y[4, 1] = np.nan
     found = load(archive(x=X, y=y))
     assert len(found.y) == 39
-    assert "1 of 40 samples have no target" in found.notes[0]
+    assert "1 of 40 samples has no target" in found.notes[0]
 
 
 def test_a_validation_file_has_the_same_labels_in_any_order(archive, tmp_path):

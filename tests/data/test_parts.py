@@ -267,8 +267,8 @@ def test_what_a_part_leaves_out_is_said(tmp_path):
     (tmp_path / "part" / "no" / "0.wav").write_bytes(b"")
     (tmp_path / "part" / "no" / "notes.txt").write_text("x")
     notes = load(main, ReadOptions(test=part)).notes
-    assert "Test part: 1 files that are no sounds in a class folder were ignored: no/notes.txt." in notes
-    assert "Test part: 1 of 16 sounds cannot be read and were left out:\n  no/0.wav: the file is empty" in notes
+    assert "Test part: 1 file that is no sound in a class folder was ignored: no/notes.txt." in notes
+    assert "Test part: 1 of 16 sounds cannot be read and was left out:\n  no/0.wav: the file is empty" in notes
 
 
 def test_rows_of_a_part_without_a_target_are_told(write, tmp_path):
@@ -286,7 +286,7 @@ def test_samples_of_a_part_without_a_target_are_told(tmp_path):
     np.savez(tmp_path / "main.npz", x=x, y=y)
     np.savez(tmp_path / "later.npz", x=x[:9] + 1, y=np.where(np.arange(9) == 4, np.nan, y[:9]))
     found = load(str(tmp_path / "main.npz"), ReadOptions(validation=str(tmp_path / "later.npz")))
-    assert found.notes[-1] == "Validation part: 1 of 9 samples have no target and were left out."
+    assert found.notes[-1] == "Validation part: 1 of 9 samples has no target and was left out."
     assert len(found.validation_rows) == 8
 
 

@@ -63,7 +63,7 @@ def test_series_with_an_infinite_target_are_left_out_and_said(tmp_path):
     rows = [(name, t, a, b, "inf" if name == "s3" else f"{name[1:]}.5") for name, t, a, b, _ in long_rows()]
     found = load(long_table(tmp_path, rows), LONG)
     assert (found.spec.task, len(found.y), bool(np.isfinite(found.y).all())) == ("regression", 11, True)
-    assert "1 of 12 series have no target and were left out: s3." in found.notes
+    assert "1 of 12 series has no target and was left out: s3." in found.notes
 
 
 def test_series_of_one_length_are_not_padded(tmp_path):
@@ -71,7 +71,7 @@ def test_series_of_one_length_are_not_padded(tmp_path):
     found = load(long_table(tmp_path, rows), LONG)
     assert (found.spec.is_padded, found.x.shape) == (False, (12, 3, 2))
     short = long_table(tmp_path / "short", rows[:5])
-    with pytest.raises(DataError, match=r"1 series have another length than the 3 steps .* such as 's1' with 2"):
+    with pytest.raises(DataError, match=r"1 series has another length than the 3 steps .* such as 's1' with 2"):
         load_features(short, found.spec)
 
 
@@ -79,7 +79,7 @@ def test_series_without_a_target_are_left_out_and_said(tmp_path):
     rows = [(name, t, a, b, "" if name == "s3" or t else label) for name, t, a, b, label in long_rows()]
     found = load(long_table(tmp_path, rows), LONG)
     assert len(found.x) == 11
-    assert "1 of 12 series have no target and were left out: s3." in found.notes
+    assert "1 of 12 series has no target and was left out: s3." in found.notes
 
 
 def test_groups_of_series(tmp_path):
@@ -133,7 +133,7 @@ def test_long_tables_to_predict(tmp_path):
     x, names = load_features(other, trained.spec, notes)
     np.testing.assert_array_equal(x[0, :, 0], range(5))
     assert names == ("new",)
-    cut = "1 of 1 series are longer than those of the training data, and were cut at the end to 5 steps: new (9)."
+    cut = "1 of 1 series is longer than those of the training data, and was cut at the end to 5 steps: new (9)."
     assert notes == [cut]
     with pytest.raises(DataError, match=r"has no column series, by which the series of .* Name the columns as in"):
         load_features(written(tmp_path / "unnamed.csv", "b,t,a", [(1, 0, 1)]), trained.spec)
@@ -177,7 +177,7 @@ def test_window_of_a_regression_has_its_last_value(tmp_path, missing):
     path = written(tmp_path / "r.csv", "a,target", [(row, missing if row == 19 else 0.5 * row) for row in range(200)])
     found = load(path, ReadOptions(window=10, stride=10))
     np.testing.assert_array_equal(found.y, 0.5 * np.array([9, *range(29, 200, 10)]))
-    assert "1 of 20 windows have no target and were left out." in found.notes
+    assert "1 of 20 windows has no target and was left out." in found.notes
     assert "value in its last row" in found.notes[-2]
 
 
@@ -289,7 +289,7 @@ def test_what_does_not_match_is_said(tmp_path):
     written(root / "walk_99.csv", "#a, b", [(1, 2)])
     found = load(str(root))
     assert len(found.x) == 11
-    assert "1 of 12 rows of 'walk_target.csv' have no series or no target: 3." in found.notes
+    assert "1 of 12 rows of 'walk_target.csv' has no series or no target: 3." in found.notes
     assert "not learned from: walk_99.csv, walk_rooms.csv." in "\n".join(found.notes)
 
 
@@ -298,7 +298,7 @@ def test_unreadable_series_are_left_out_with_the_reason(tmp_path):
     (root / "walk_3.csv").write_bytes(b"")
     found = load(str(root))
     assert len(found.x) == 11
-    assert "1 of 12 tables cannot be read and were left out:\n  walk_3.csv: 'walk_3.csv' is empty" in "\n".join(
+    assert "1 of 12 tables cannot be read and was left out:\n  walk_3.csv: 'walk_3.csv' is empty" in "\n".join(
         found.notes
     )
     assert list(found.unreadable) == ["walk_3.csv"]

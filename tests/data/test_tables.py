@@ -102,7 +102,7 @@ def test_missing_values_stay_nan_and_rows_without_target_go(table):
     found = load(table(text))
     assert np.isnan(found.x[:2]).tolist() == [[False, True], [True, True]]
     assert (len(found.x), found.row_names[2]) == (42, "3")
-    assert "1 of 43 rows have no target and were left out." in found.notes
+    assert "1 of 43 rows has no target and was left out." in found.notes
     assert found.spec.class_names == ("0", "1")
 
 
@@ -213,7 +213,7 @@ def test_missing_marks_are_named(table):
 def test_missing_marks_leave_rows_without_target_out(table):
     found = load(table("a,y\n1,-200\n" + "".join(f"{row},{row / 3}\n" for row in range(40))), ReadOptions(na="-200"))
     assert len(found.y) == 40
-    assert "1 of 41 rows have no target and were left out." in found.notes
+    assert "1 of 41 rows has no target and was left out." in found.notes
 
 
 def test_columns_are_dropped(table):
@@ -269,7 +269,7 @@ def test_words_are_predicted_like_in_training_and_new_ones_are_none_of_them(tabl
         "Decimal commas, as in '0,5'.",
         "Column 'colour' holds what no training row has, and counts as none of its words, in 3 of 4 rows: 'w09', "
         "'w08'.",
-        "1 infinite values count as missing.",
+        "1 infinite value counts as missing.",
     ]
     with pytest.raises(DataError, match="has no column 'colour', which the model was trained on"):
         load_features(table("a\n7\n"), spec)

@@ -90,7 +90,7 @@ def test_rows_without_text_are_left_out_of_training_and_kept_in_prediction(table
     assert (x.tolist(), rows) == (["hello", "", "bye"], ("0", "1", "2"))
     notes: list[str] = []
     x, _ = load_features(table('text\nhello\n""\n\n'), found.spec, notes)
-    assert (x.tolist(), notes) == (["hello", ""], ["1 of 2 rows have no text."])
+    assert (x.tolist(), notes) == (["hello", ""], ["1 of 2 rows has no text."])
 
 
 def test_numbers_may_be_text(table):

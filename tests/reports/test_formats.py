@@ -5,7 +5,7 @@ import shlex
 
 import pytest
 
-from reports.formats import MISSING, command, compact, count, duration, fixed, number, percent, plural
+from reports.formats import MISSING, command, compact, count, duration, fixed, number, percent
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -59,11 +59,6 @@ def test_duration(seconds: float | None, text: str) -> None:
 
 def test_counts_and_shares() -> None:
     assert (count(None), count(12345)) == (MISSING, "12,345")
-    assert (plural(1, "trial"), plural(2, "trial"), plural(0, "class", "classes")) == (
-        "1 trial",
-        "2 trials",
-        "0 classes",
-    )
     assert (percent(0.0994), percent(0.0996), percent(0.35)) == ("9.9 %", "10 %", "35 %")
 
 

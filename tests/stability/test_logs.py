@@ -111,7 +111,7 @@ def test_an_empty_cell_is_no_failure(write: Write) -> None:
 
 def test_a_cell_that_holds_text_is_named(write: Write) -> None:
     log = only(write(table({"epoch": range(6), "loss": [*LOSSES[:5], "abc"]})))
-    assert "1 cells hold no number, such as 'abc'" in notes(log)
+    assert "1 cell holds no number, such as 'abc'" in notes(log)
     assert log.trace.num_epochs == 5
 
 
@@ -518,7 +518,7 @@ def test_damaged_event_files(tmp_path: Path) -> None:
     file.write_bytes(whole + b"garbage that is no record at all")
     assert "is damaged, or no event file, from byte" in notes(only(file))
     file.write_bytes(whole + record(b"\xff\xff\xff") + record(b"x" * 100_000))
-    assert "1 damaged records are left out" in notes(only(file))
+    assert "1 damaged record is left out" in notes(only(file))
     file.write_bytes(b"")
     with pytest.raises(DataError, match="holds no scalars"):
         read(file)
@@ -528,7 +528,7 @@ def test_validation_that_belongs_nowhere(tmp_path: Path) -> None:
     folder = keras_folder(
         tmp_path / "l", train=events("epoch_loss", LOSSES[:5]), validation=events("epoch_loss", LOSSES)
     )
-    assert "1 validation values belong to no epoch" in notes(only(folder))
+    assert "1 validation value belongs to no epoch" in notes(only(folder))
 
 
 def test_tensorboard_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from tuner.data.archives import ARRAY_SUFFIXES, load, load_samples
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean, first_of
+from tuner.grammar import counted
 from tuner.records import DataSpec, Kind
 
 __all__ = ["ARRAY_SUFFIXES", "assemble", "read", "read_features", "read_labelled"]
@@ -274,7 +275,7 @@ def _targets(y: Array, name: str, path: Path, *, is_sets: bool) -> Array:
 
 def _check_pairs(parts: list[tuple[str, Array, Array]], path: Path) -> None:
     problems = [
-        f"{name} has {len(x) if x.ndim else 0:,} samples, {name.replace('x', 'y', 1)} has {len(y):,}"
+        f"{name} has {counted(len(x) if x.ndim else 0, 'samples')}, {name.replace('x', 'y', 1)} has {len(y):,}"
         for name, x, y in parts
         if x.ndim == 0 or len(x) != len(y)
     ]

@@ -27,6 +27,7 @@ from tuner.data import folders, label_files, padding, roles, room
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 __all__ = ["AUDIO_SUFFIXES", "read", "read_features"]
@@ -149,8 +150,9 @@ def _refuse_short(lengths_s: dict[str, float], spec: DataSpec, root: Path) -> No
     short = [name for name, seconds in lengths_s.items() if seconds < length_s - LENGTH_TOLERANCE_S]
     if short and not spec.is_padded:
         raise DataError(
-            f"{root.name!r}: {len(short):,} sounds are shorter than the {length_s:.2f} s of the training data, which "
-            f"all have that length, such as {short[0]!r} with {lengths_s[short[0]]:.2f} s. Fill them up with silence."
+            f"{root.name!r}: {counted(len(short), 'sounds', 'are')} shorter than the {length_s:.2f} s of the training "
+            f"data, which all have that length, such as {short[0]!r} with {lengths_s[short[0]]:.2f} s. Fill them up "
+            "with silence."
         )
 
 
@@ -175,7 +177,7 @@ def _facts(headers: Sequence[_Header]) -> dict[str, npt.NDArray[Any]]:
 
 
 def _too_short(num_frames: int) -> str:
-    return f"it holds {num_frames} samples, which is no sound" if num_frames < MIN_SAMPLES else ""
+    return f"it holds {counted(num_frames, 'samples')}, which is no sound" if num_frames < MIN_SAMPLES else ""
 
 
 def _truncated(extra_info: str) -> str:
@@ -251,11 +253,14 @@ def _resampled(wave: Wave, found_hz: int, rate_hz: int) -> Wave:
 def _rate_note(rates_hz: Sequence[int], rate_hz: int) -> str:
     counts = Counter(rates_hz)
     if set(counts) == {rate_hz}:
-        return f"{len(rates_hz):,} sounds at {rate_hz:,} Hz (--sample-rate changes it)."
+        return f"{counted(len(rates_hz), 'sounds')} at {rate_hz:,} Hz (--sample-rate changes it)."
     listed = ", ".join(f"{count:,} at {found_hz:,} Hz" for found_hz, count in counts.most_common())
-    return f"{len(rates_hz):,} sounds ({listed}) resampled to {rate_hz:,} Hz (--sample-rate changes it)."
+    return f"{counted(len(rates_hz), 'sounds')} ({listed}) resampled to {rate_hz:,} Hz (--sample-rate changes it)."
 
 
 def _channel_note(channels: Sequence[int]) -> str:
     num_mixed = sum(count > 1 for count in channels)
-    return f"{num_mixed:,} of {len(channels):,} sounds have several channels, which were averaged." if num_mixed else ""
+    if not num_mixed:
+        return ""
+    told = counted(num_mixed, "sounds", of=len(channels))
+    return f"{told} {verb(num_mixed, 'have')} several channels, which were averaged."

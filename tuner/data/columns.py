@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from tuner.data.frames import Table, listed, no_column
 from tuner.errors import DataError
+from tuner.grammar import counted, verb
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -150,7 +151,8 @@ def without_target(present: npt.NDArray[np.bool_], noun: str = "rows") -> tuple[
         noun: What they are, in the plural.
     """
     num_gone = int(np.count_nonzero(~present))
-    return (f"{num_gone:,} of {len(present):,} {noun} have no target and were left out.",) if num_gone else ()
+    told = counted(num_gone, noun, of=len(present))
+    return (f"{told} {verb(num_gone, 'have')} no target and {verb(num_gone, 'were')} left out.",) if num_gone else ()
 
 
 def only_target(table: Table, target: str) -> DataError:

@@ -19,6 +19,7 @@ from typing import Literal
 
 from tuner.data import watching
 from tuner.errors import DataError
+from tuner.grammar import counted
 
 __all__ = ["WHITESPACE", "Dialect", "detect", "is_number", "is_utf8", "separator_of"]
 
@@ -228,7 +229,7 @@ def _scan_rows(path: Path, codec: str, separator: str, notes: list[str]) -> tupl
             "Close it; a quotation mark inside a quoted cell must be doubled."
         )
     if scan.num_spanning:
-        notes.append(f"{scan.num_spanning:,} rows have line breaks inside quoted cells.")
+        notes.append(f"{counted(scan.num_spanning, 'rows', 'have')} line breaks inside quoted cells.")
     return scan, True
 
 
@@ -421,8 +422,8 @@ def _columns(path: Path, scan: _Scan, *, has_header: bool, notes: list[str]) -> 
         shown = ", ".join(f"line {line:,} has {width}" for line, width in odd[:MAX_NAMED])
         count = scan.widths.total() - scan.widths[usual]
         raise DataError(
-            f"{path.name!r} has {count:,} rows that do not have {usual} fields as the others: {shown}. Complete or "
-            "remove them; a cell with the separator in it needs quotation marks (--sep gives another separator)."
+            f"{path.name!r} has {counted(count, 'rows')} without the {usual} fields of the others: {shown}. Complete "
+            "or remove them; a cell with the separator in it needs quotation marks (--sep gives another separator)."
         )
     if not has_header:
         notes.append(f"{path.name!r} has no header; its columns are called c0 to c{usual - 1}.")
@@ -438,8 +439,8 @@ def _columns(path: Path, scan: _Scan, *, has_header: bool, notes: list[str]) -> 
         return ("", *names)
     if len(names) != usual:
         raise DataError(
-            f"The first line of {path.name!r} has {len(names)} fields, the others {usual}. It must name the columns: "
-            "remove what stands above them."
+            f"The first line of {path.name!r} has {counted(len(names), 'fields')}, the others {usual}. It must name "
+            "the columns: remove what stands above them."
         )
     return tuple(names)
 

@@ -17,9 +17,11 @@ from typing import TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from tuner import grammar
 from tuner.data import room, watching
 from tuner.data.labels import Labels
 from tuner.errors import DataError, first_of
+from tuner.grammar import counted, verb
 
 __all__ = [
     "MAX_NAMED",
@@ -163,10 +165,10 @@ def _tables_alone(root: Path, files: list[Path]) -> DataError:
     """The error for tables side by side: of each, it is not known what it is."""
     first = next((file for file in files if "train" in file.stem.lower()), files[0])
     return DataError(
-        f"Folder {str(root)!r} holds {len(files)} tables and no sub-folders: {_named(root, files)}. Give one as DATA, "
-        f"such as {str(first)!r}, and others of its form with --validation and --test (or call them train, val and "
-        "test). If each is one series, put them into class folders, or beside them a table of their targets that has "
-        "`target` or `label` in its name."
+        f"Folder {str(root)!r} holds {counted(len(files), 'tables')} and no sub-folders: {_named(root, files)}. Give "
+        f"one as DATA, such as {str(first)!r}, and others of its form with --validation and --test (or call them "
+        "train, val and test). If each is one series, put them into class folders, or beside them a table of their "
+        "targets that has `target` or `label` in its name."
     )
 
 
@@ -190,13 +192,11 @@ def _find_in_classes(
         )
     notes = []
     if others:
-        notes.append(
-            f"{len(others):,} files that are no {noun} in a class folder were ignored: {_named(root, others)}."
-        )
+        notes.append(f"{_no_such(len(others), noun, where=' in a class folder')} ignored: {_named(root, others)}.")
     if empty:
         notes.append(f"Sub-folders without {noun} were ignored: {', '.join(empty)}.")
     if num_junk:
-        notes.append(f"{num_junk:,} hidden or system files were ignored.")
+        notes.append(f"{counted(num_junk, 'hidden or system files', 'were')} ignored.")
     return ClassFiles(root, tuple(files), tuple(notes))
 
 
@@ -263,7 +263,11 @@ class Readable:
     @property
     def note(self) -> str:
         """What was left out, with the reasons; empty if nothing was."""
-        return f"{self._summary} cannot be read and were left out:\n{self._listed}" if self.problems else ""
+        return (
+            f"{self._summary} cannot be read and {verb(len(self.problems), 'were')} left out:\n{self._listed}"
+            if self.problems
+            else ""
+        )
 
     def each(self, function: Callable[[Path], Result | str]) -> list[Result]:
         """Results of a function for those files for which it does not return, as text, why they cannot be read.
@@ -329,7 +333,7 @@ class Readable:
 
     @property
     def _summary(self) -> str:
-        return f"{len(self.problems):,} of {self._count:,} {self._noun}"
+        return counted(len(self.problems), self._noun, of=self._count)
 
     @property
     def _listed(self) -> str:
@@ -353,7 +357,13 @@ def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
 def passed_over(folder: Path, suffixes: tuple[str, ...], *, noun: str) -> list[str]:
     """The note on files of other types below a folder of samples to predict; none if there are no such files."""
     others = files_below(folder, suffixes)[1]
-    return [f"{len(others):,} files that are no {noun} were ignored: {_named(folder, others)}."] if others else []
+    return [f"{_no_such(len(others), noun)} ignored: {_named(folder, others)}."] if others else []
+
+
+def _no_such(number: int, nouns: str, *, where: str = "") -> str:
+    """The beginning of a sentence on files of other types."""
+    files = f"{counted(number, 'files')} that {verb(number, 'are')} no {grammar.noun(number, nouns)}"
+    return f"{files}{where} {verb(number, 'were')}"
 
 
 def is_junk(name: str) -> bool:

@@ -22,6 +22,7 @@ import numpy as np
 from tuner.data import dialect, watching
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, did_you_mean, first_of
+from tuner.grammar import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -164,8 +165,8 @@ def _read_text(
         frame = frame.iloc[:, 1:]
     if len(frame) != found.num_rows:
         raise DataError(
-            f"{path.name!r} has {found.num_rows:,} rows, but pandas finds {len(frame):,} in it. Check its quotation "
-            "marks and separators."
+            f"{path.name!r} has {counted(found.num_rows, 'rows')}, but pandas finds {len(frame):,} in it. Check its "
+            "quotation marks and separators."
         )
     notes += _missing_notes(path, frame, options_of_pandas, first=int(found.has_row_names))
     return frame
@@ -185,9 +186,7 @@ def _missing_notes(path: Path, frame: pd.DataFrame, options: Mapping[str, Any], 
     counts = Counter(cell.strip() for cell in missing if isinstance(cell, str) and cell.strip())
     if not counts:
         return []
-    shown = first_of(
-        [f"{mark!r} ({count:,} {'cell' if count == 1 else 'cells'})" for mark, count in counts.most_common()]
-    )
+    shown = first_of([f"{mark!r} ({counted(count, 'cells')})" for mark, count in counts.most_common()])
     where = f" in the first {MAX_COUNTED_ROWS:,} rows" if len(frame) > MAX_COUNTED_ROWS else ""
     return [f"Taken for missing values{where}: {shown}."]
 
@@ -289,7 +288,8 @@ def _without_nameless(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     names = [f"column_{position}" if is_nameless[position] else name for position, name in enumerate(frame.columns)]
     frame.columns = names
     if is_empty.any():
-        notes.append(f"{int(is_empty.sum())} nameless empty columns were ignored.")
+        num_empty = int(is_empty.sum())
+        notes.append(f"{counted(num_empty, 'nameless empty columns', 'were')} ignored.")
     if counts.any():
         notes.append("The nameless first column only counts the rows, and was ignored.")
     if (named := is_nameless & ~is_empty & ~counts).any():
@@ -308,7 +308,8 @@ def _to_learn(frame: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
     empty = frame.isna().all(axis=1)
     if empty.any():
         frame = frame[~empty]
-        notes.append(f"{int(empty.sum()):,} empty rows were left out.")
+        num_empty = int(empty.sum())
+        notes.append(f"{counted(num_empty, 'empty rows', 'were')} left out.")
     return frame
 
 

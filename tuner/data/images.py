@@ -24,6 +24,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from tuner.data import folders, label_files, roles, room
 from tuner.data.dataset import Dataset
 from tuner.data.options import ReadOptions
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 __all__ = ["IMAGE_SUFFIXES", "read", "read_features"]
@@ -182,7 +183,7 @@ def _size_note(sizes: Sequence[Size], size: Size) -> str:
     if len(counts) == 1:
         if usual == size:
             return ""
-        return f"{len(sizes):,} images of {usual[0]}x{usual[1]} resized to {shown} (--image-size changes it)."
+        return f"{counted(len(sizes), 'images')} of {usual[0]}x{usual[1]} resized to {shown} (--image-size changes it)."
     return (
         f"{len(sizes):,} images of {len(counts)} sizes ({count:,} of {usual[0]}x{usual[1]}) resized to {shown} "
         "(--image-size changes it)."
@@ -194,7 +195,10 @@ def _mode_note(headers: Sequence[_Header], mode: str) -> str:
     if mode == "L" and num_grey < len(headers):
         return "All images hold equal red, green and blue, and were read as grey."
     if mode == "RGB" and num_grey:
-        return f"{num_grey:,} of {len(headers):,} images are grey, and were read as RGB like the others."
+        return (
+            f"{counted(num_grey, 'images', 'are', of=len(headers))} grey, and {verb(num_grey, 'were')} read "
+            "as RGB like the others."
+        )
     return ""
 
 
@@ -202,7 +206,8 @@ def _frames_note(headers: Sequence[_Header]) -> str:
     num_stacks = sum(header.num_frames > 1 for header in headers)
     if not num_stacks:
         return ""
-    return f"{num_stacks:,} of {len(headers):,} images have several frames or pages, of which the first was read."
+    told = counted(num_stacks, "images", of=len(headers))
+    return f"{told} {verb(num_stacks, 'have')} several frames or pages, of which the first was read."
 
 
 def _decoded(readable: folders.Readable, size: Size, mode: str) -> Pixels:

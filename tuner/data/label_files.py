@@ -19,6 +19,7 @@ from tuner.data.labels import Labels
 from tuner.data.options import ReadOptions
 from tuner.data.targets import Target, choose
 from tuner.errors import DataError, first_of
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
@@ -160,10 +161,16 @@ def _labelled(
     if not row_of:
         raise DataError(f"No row of {str(table.path)!r} with a target names one of the {noun} in {str(root)!r}.")
     if unknown:
-        notes.append(f"{len(unknown):,} rows of {table.path.name!r} name no {noun} here: {first_of(unknown)}.")
+        notes.append(
+            f"{counted(len(unknown), 'rows')} of {table.path.name!r} {verb(len(unknown), 'name')} no {noun} here: "
+            f"{first_of(unknown)}."
+        )
     bare = [_name(file, root) for file in wanted if file not in row_of]
     if bare:
-        notes.append(f"{len(bare):,} {noun} have no label in {table.path.name!r} and were left out: {first_of(bare)}.")
+        notes.append(
+            f"{counted(len(bare), noun, 'have')} no label in {table.path.name!r} and "
+            f"{verb(len(bare), 'were')} left out: {first_of(bare)}."
+        )
     notes.insert(0, f"Labels of the {noun}: column {target.name!r} of {table.path.name!r}, by column {column!r}.")
     return LabelledFiles(
         files=tuple(file for file in wanted if file in row_of),

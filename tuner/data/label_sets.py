@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from tuner.data.labels import Labels, capital
 from tuner.errors import DataError, did_you_mean, first_of
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 __all__ = [
@@ -127,7 +128,10 @@ def from_lists(cells: Sequence[object], separator: str, *, where: str) -> Labels
         )
     found_labels = _labels(_rows(lists, names), names, where)
     num_bare = sum(not each for each in lists)
-    note = f"{num_bare:,} of {len(lists):,} samples have no label, and count as having none: remove those not labelled."
+    note = (
+        f"{counted(num_bare, 'samples', 'have', of=len(lists))} no label, and {verb(num_bare, 'count')} as "
+        "having none: remove what was not labelled."
+    )
     return Labels("multilabel", found_labels.y, names, (*found_labels.notes, *([note] if num_bare else [])))
 
 

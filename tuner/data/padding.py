@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.errors import first_of
+from tuner.grammar import counted, verb
 
 __all__ = ["LENGTH_QUANTILE", "MAX_LENGTH_RATIO", "common_length", "cut_note", "note", "padded"]
 
@@ -57,7 +58,7 @@ def note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> s
     if not cut:
         return f"{text}."
     named = first_of((f"{name} ({_shown(lengths[name])})" for name in cut), most=MAX_NAMED)
-    return f"{text}, {len(cut):,} were cut at the end to {_shown(length)} {unit}: {named}."
+    return f"{text}, {len(cut):,} {verb(len(cut), 'were')} cut at the end to {_shown(length)} {unit}: {named}."
 
 
 def cut_note(lengths: dict[str, float], length: float, *, noun: str, unit: str) -> list[str]:
@@ -73,8 +74,8 @@ def cut_note(lengths: dict[str, float], length: float, *, noun: str, unit: str) 
     if not cut:
         return []
     return [
-        f"{len(cut):,} of {len(lengths):,} {noun} are longer than those of the training data, and were cut at the end "
-        f"to {_shown(length)} {unit}: {first_of(cut, most=MAX_NAMED)}."
+        f"{counted(len(cut), noun, 'are', of=len(lengths))} longer than those of the training data, and "
+        f"{verb(len(cut), 'were')} cut at the end to {_shown(length)} {unit}: {first_of(cut, most=MAX_NAMED)}."
     ]
 
 

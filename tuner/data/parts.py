@@ -16,6 +16,7 @@ from tuner.data.dataset import Dataset
 from tuner.data.layout import Layout
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
+from tuner.grammar import counted
 from tuner.records import DataSpec, Form
 
 __all__ = ["Part", "read_part", "with_parts"]
@@ -97,7 +98,7 @@ def _with_part(dataset: Dataset, name: str, path: Path, options: ReadOptions, *,
         "unreadable": dataset.unreadable | {f"{path.name}:{file}": why for file, why in part.unreadable.items()},
         "notes": (
             *dataset.notes,
-            f"{name.capitalize()} part: {len(rows):,} samples of {str(path)!r}.",
+            f"{name.capitalize()} part: {counted(len(rows), 'samples')} of {str(path)!r}.",
             *(f"{name.capitalize()} part: {note}" for note in part.notes if note not in dataset.notes),
         ),
     }

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from tuner.data.frames import no_column
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
+from tuner.grammar import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -133,8 +134,8 @@ def groups_of_files(names: Sequence[str], group: str | None) -> tuple[Codes | No
     without = [name for name, value in zip(names, values, strict=True) if not value]
     if without:
         raise DataError(
-            f"--group {group}: {len(without):,} of {len(names):,} files have no such part in their name, such as "
-            f"{without[0]!r} ({_parts_shown(without[0])}). Rename them, or choose another part."
+            f"--group {group}: {counted(len(without), 'files', 'have', of=len(names))} no such part in the name, such "
+            f"as {without[0]!r} ({_parts_shown(without[0])}). Rename them, or choose another part."
         )
     different = sorted(set(values))
     shown = ", ".join(different[:6]) + (" ..." if len(different) > 6 else "")
@@ -182,8 +183,9 @@ def places_in_time(times: pd.Series[Any], *, where: str) -> npt.NDArray[np.float
     if bad.any():
         row = int(bad.argmax())
         raise DataError(
-            f"{where}: {int(bad.sum()):,} of {len(times):,} rows hold no time, such as {str(times.iloc[row])!r} (row "
-            f"{times.index[row]}). Dates or numbers were expected everywhere; mend or remove these rows."
+            f"{where}: {counted(int(bad.sum()), 'rows', 'hold', of=len(times))} no time, such as "
+            f"{str(times.iloc[row])!r} (row {times.index[row]}). Dates or numbers were expected everywhere; mend or "
+            "remove these rows."
         )
     return places
 

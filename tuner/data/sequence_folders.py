@@ -20,6 +20,7 @@ from tuner.data.dataset import Dataset
 from tuner.data.frames import TABLE_SUFFIXES, Table, listed, no_column
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, first_of
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 __all__ = ["read_folder", "read_folder_features"]
@@ -140,7 +141,8 @@ def _find_targets(root: Path, options: ReadOptions) -> _Targets:
     if len(series) < len(ids):
         gone = [name for name in ids if name not in series.values()]
         notes.append(
-            f"{len(gone):,} of {len(ids):,} rows of {target_file.name!r} have no series or no target: {listed(gone)}."
+            f"{counted(len(gone), 'rows', of=len(ids))} of {target_file.name!r} {verb(len(gone), 'have')} no series "
+            f"or no target: {listed(gone)}."
         )
     groups = None
     if options.group is not None and not roles.is_part_of_name(options.group):

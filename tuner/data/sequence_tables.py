@@ -20,6 +20,7 @@ from tuner.data.dataset import Dataset
 from tuner.data.frames import Table, listed
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
@@ -59,7 +60,8 @@ def read_long(path: Path, options: ReadOptions, *, like: DataSpec | None = None)
     without = [name for name, value in targets.items() if value is None]
     if without:
         notes.append(
-            f"{len(without):,} of {len(rows_of):,} series have no target and were left out: {listed(without)}."
+            f"{counted(len(without), 'series', 'have', of=len(rows_of))} no target and "
+            f"{verb(len(without), 'were')} left out: {listed(without)}."
         )
         rows_of = {name: rows for name, rows in rows_of.items() if name not in without}
     how = f"ordered by {options.time!r}" if options.time else "their rows in the order of the file (--time orders them)"
@@ -74,7 +76,11 @@ def read_long(path: Path, options: ReadOptions, *, like: DataSpec | None = None)
         ),
         spec=sequences.description("long_table", channels, target, options, reading=table.reading),
         name=path.stem,
-        notes=[*notes, f"{len(rows_of):,} series of {len(channels)} channels, by column {options.series_id!r}, {how}."],
+        notes=[
+            *notes,
+            f"{counted(len(rows_of), 'series')} of {counted(len(channels), 'channels')}, by column "
+            f"{options.series_id!r}, {how}.",
+        ],
         groups=groups,
         order=np.array([times[rows[0]] for rows in rows_of.values()]) if options.split == "time" else None,
         like=like,
@@ -102,7 +108,7 @@ def read_recording(path: Path, options: ReadOptions, *, like: DataSpec | None = 
     )
     encoded, has_target = _window_targets(frame[target], rows, path, options)
     if not has_target.all():
-        notes.append(f"{int((~has_target).sum()):,} of {len(rows):,} windows have no target and were left out.")
+        notes += columns.without_target(has_target, noun="windows")
         rows = rows[has_target]
     how = "most common label" if encoded.task == "classification" else "value in its last row"
     grouping = options.group or options.series_id
@@ -217,12 +223,13 @@ def _windows(frame: pd.DataFrame, path: Path, options: ReadOptions) -> tuple[npt
     starts = [np.arange(0, len(rows) - window + 1, stride) for rows in rows_of]
     if not any(map(len, starts)):
         raise DataError(
-            f"{path.name!r} has at most {max(map(len, rows_of)):,} rows in a series, fewer than a window of {window}. "
-            "Lower --window, or give more rows."
+            f"{path.name!r} has at most {counted(max(map(len, rows_of)), 'rows')} in a series, fewer than a window of "
+            f"{window}. Lower --window, or give more rows."
         )
     pieces = [rows[first[:, np.newaxis] + np.arange(window)] for rows, first in zip(rows_of, starts, strict=True)]
     together = np.concatenate([piece for piece in pieces if len(piece)])
-    return together, f"{len(together):,} windows of {window} rows, one every {stride} rows"
+    every = "row" if stride == 1 else f"{stride} rows"
+    return together, f"{counted(len(together), 'windows')} of {window} rows, one every {every}"
 
 
 def _names_of_windows(frame: pd.DataFrame, rows: npt.NDArray[np.int64]) -> tuple[str, ...]:

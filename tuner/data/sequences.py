@@ -18,6 +18,7 @@ from tuner.data.dataset import Dataset
 from tuner.data.frames import listed
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError, first_of
+from tuner.grammar import counted
 from tuner.records import DataSpec, Form
 
 if TYPE_CHECKING:
@@ -123,6 +124,6 @@ def _refuse_lengths(sequences: Mapping[str, Array], spec: DataSpec, source: str)
     if wrong and not spec.is_padded:
         name, found = next(iter(wrong.items()))
         raise DataError(
-            f"{source!r}: {len(wrong):,} series have another length than the {length} steps of the training data, "
-            f"such as {name!r} with {found}. Cut or resample them to {length} steps."
+            f"{source!r}: {counted(len(wrong), 'series', 'have')} another length than the {length} steps of the "
+            f"training data, such as {name!r} with {found}. Cut or resample them to {length} steps."
         )

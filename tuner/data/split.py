@@ -23,6 +23,7 @@ from tuner.data import duplicates
 from tuner.data.dataset import Dataset
 from tuner.data.stratification import draw_in_proportion
 from tuner.errors import DataError, first_of
+from tuner.grammar import counted, verb
 
 __all__ = [
     "TEST_FRAC",
@@ -279,7 +280,8 @@ def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
             parts,
             notes=(
                 *parts.notes,
-                f"{num_copies:,} samples are (nearly) copies of others; copies are on one side of the split.",
+                f"{counted(num_copies, 'samples')} {_are_copies(num_copies)} of others; copies are on one side of "
+                "the split.",
             ),
         )
     if is_copy.all():
@@ -288,11 +290,16 @@ def _without_copies(parts: Split, same: Rows, *, names: Sequence[str]) -> Split:
             "--validation and --test must hold other samples than DATA; without them, parts are split off."
         )
     shown = first_of(names[row] for row in parts.train[is_copy].tolist())
+    num_left_out = int(is_copy.sum())
     note = (
-        f"{int(is_copy.sum()):,} training samples are (nearly) copies of samples of the given parts and are not "
-        f"learned from: {shown}."
+        f"{counted(num_left_out, 'training samples')} {_are_copies(num_left_out)} of samples of the given parts and "
+        f"{verb(num_left_out, 'are')} not learned from: {shown}."
     )
     return dataclasses.replace(parts, train=parts.train[~is_copy], notes=(*parts.notes, note))
+
+
+def _are_copies(number: int) -> str:
+    return "is (nearly) a copy" if number == 1 else "are (nearly) copies"
 
 
 def _in_time(dataset: Dataset, *, test_rows: Rows | None, validation_rows: Rows | None) -> Split:
@@ -316,7 +323,10 @@ def _in_time(dataset: Dataset, *, test_rows: Rows | None, validation_rows: Rows 
         num_left_out += num_gone
     notes = ["Split in time: the first rows to train, the next to validate, the last to test (--split)."]
     if num_left_out:
-        notes.append(f"{num_left_out:,} samples that reach across the borders of the parts were left out.")
+        notes.append(
+            f"{counted(num_left_out, 'samples')} that {verb(num_left_out, 'reach')} across the borders of the parts "
+            f"{verb(num_left_out, 'were')} left out."
+        )
     return _split(rest, validation_rows, test_rows, *notes)
 
 
@@ -400,8 +410,8 @@ def check_sizes(
     if task != "classification":
         if len(rest) < MIN_REGRESSION_ROWS:
             raise DataError(
-                f"The data has {len(rest)} rows to learn from; at least {MIN_REGRESSION_ROWS} are needed to split them "
-                "into training, validation and test. Add more."
+                f"The data has {counted(len(rest), 'rows')} to learn from; at least {MIN_REGRESSION_ROWS} are needed "
+                "to split them into training, validation and test. Add more."
             )
         return
     codes = np.unique(y)
@@ -413,9 +423,9 @@ def check_sizes(
         about = int((len(codes) - 1) / frac)
         needed = next(size for size in itertools.count(about) if math.ceil(frac * size) >= len(codes))
         raise DataError(
-            f"{len(rest)} samples are too few for {len(codes)} classes ({first_of(names)}): at least {needed} are "
-            "needed, so that training, validation and test each get some of every class. Add samples, merge classes, "
-            "or choose another target; for a target that is a number, give --task regression."
+            f"{counted(len(rest), 'samples', 'are')} too few for {len(codes):,} classes ({first_of(names)}): at least "
+            f"{needed:,} are needed, so that training, validation and test each get some of every class. Add samples, "
+            "merge classes, or choose another target; for a target that is a number, give --task regression."
         )
     least = min_class_size(has_test_part=test_rows is not None)
     small = [f"{name} has {count}" for name, count in zip(names, counts.tolist(), strict=True) if count < least]

@@ -23,6 +23,7 @@ from tuner.data.frames import Table, listed
 from tuner.data.options import ReadOptions
 from tuner.data.targets import Target, choose
 from tuner.errors import DataError, did_you_mean, first_of
+from tuner.grammar import counted
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ def _unlike_training(frame: pd.DataFrame, x: Array, spec: DataSpec) -> list[str]
     """What these rows hold that training rows did not, and what it counts as."""
     if spec.kind == "text":
         num_bare = sum(not text.strip() for text in x)
-        return [f"{num_bare:,} of {len(x):,} rows have no text."] if num_bare else []
+        return [f"{counted(num_bare, 'rows', 'have', of=len(x))} no text."] if num_bare else []
     found = list(map(str, frame.columns))
     words: dict[str, set[str]] = {}
     for feature in spec.feature_names:
@@ -202,10 +203,14 @@ def _unlike_training(frame: pd.DataFrame, x: Array, spec: DataSpec) -> list[str]
             shown = first_of(map(repr, unseen.unique()), most=5)
             notes.append(
                 f"Column {source!r} holds what no training row has, and counts as none of its words, in "
-                f"{len(unseen):,} of {len(frame):,} rows: {shown}."
+                f"{counted(len(unseen), 'rows', of=len(frame))}: {shown}."
             )
     num_infinite = int(np.isinf(x).sum())
-    return [*notes, f"{num_infinite:,} infinite values count as missing."] if num_infinite else notes
+    return [*notes, f"{_infinite(num_infinite)}."] if num_infinite else notes
+
+
+def _infinite(number: int) -> str:
+    return f"{counted(number, 'infinite values', 'count')} as missing"
 
 
 def _named_like_training(frame: pd.DataFrame, path: Path, spec: DataSpec, notes: list[str]) -> pd.DataFrame:
@@ -273,7 +278,9 @@ def _numbers(table: Table, features: pd.DataFrame, notes: list[str]) -> tuple[Ar
             continue
         words = _categories(features[name])
         if words:
-            notes.append(f"Column {name!r} holds {len(words)} different words: a column of 0 and 1 for each.")
+            notes.append(
+                f"Column {name!r} holds {counted(len(words), 'different words')}: a column of 0 and 1 for each."
+            )
         elif problem := _object_problem(features[name]) or _text_problem(features[name], name):
             problems.append(f"column {name!r} {problem}")
         names += [f"{name}={word}" for word in words] or [name]
@@ -291,9 +298,7 @@ def _has_no_value(features: pd.DataFrame, notes: list[str]) -> Array:
     is_infinite = np.isinf(features.iloc[:, numbers].to_numpy(dtype=np.float64))
     if is_infinite.any():
         named = features.columns[np.array(numbers)[is_infinite.any(axis=0)]]
-        notes.append(
-            f"{int(is_infinite.sum()):,} infinite values count as missing, in {listed(list(map(str, named)))}."
-        )
+        notes.append(f"{_infinite(int(is_infinite.sum()))}, in {listed(list(map(str, named)))}.")
     found = is_missing.to_numpy(dtype=bool).copy()
     if numbers:
         found[:, numbers] |= is_infinite

@@ -18,6 +18,7 @@ from tuner.data.frames import Table, listed, no_column, split_names
 from tuner.data.labels import Labels
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
@@ -146,9 +147,11 @@ def _several(table: Table, names: list[str], options: ReadOptions, notes: list[s
     present = target.present(frame)
     if not present.any():
         raise DataError(f"No row of {table.path.name!r} has a value in all target columns: {listed(names)}.")
-    if not present.all():
+    num_gone = int((~present).sum())
+    if num_gone:
         notes.append(
-            f"{int((~present).sum()):,} of {len(frame):,} rows lack a value in a target column and were left out."
+            f"{counted(num_gone, 'rows', 'lack', of=len(frame))} a value in a target column and "
+            f"{verb(num_gone, 'were')} left out."
         )
     if options.task == "auto":
         notes.append(f"Task: multilabel, because {len(names)} target columns are named (--target).")

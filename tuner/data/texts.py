@@ -16,6 +16,7 @@ from tuner.data import columns
 from tuner.data.frames import Table, listed, no_column, split_names
 from tuner.data.options import ReadOptions
 from tuner.errors import DataError
+from tuner.grammar import counted, verb
 from tuner.records import DataSpec
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ def build(
     if not has_text.any():
         raise DataError(f"Column {listed(names)} of {table.path.name!r} holds no text at all. Choose another: --text.")
     if not has_text.all():
-        notes.append(f"{int((~has_text).sum()):,} of {len(texts):,} rows have no text and were left out.")
+        num_bare = int((~has_text).sum())
+        told = counted(num_bare, "rows", of=len(texts))
+        notes.append(f"{told} {verb(num_bare, 'have')} no text and {verb(num_bare, 'were')} left out.")
     reading = table.reading | {"text": ",".join(names)}
     spec = DataSpec("text_table", "text", "classification", (), feature_names=tuple(names), reading=reading)
     return texts[has_text], spec, has_text

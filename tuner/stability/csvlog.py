@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tuner.errors import DataError
+from tuner.grammar import counted
 from tuner.stability.history import Column, History
 
 __all__ = ["parse_csv", "to_number"]
@@ -44,7 +45,8 @@ def parse_csv(text: str, name: str) -> History:
     num_ragged = sum(len(row) != len(header) for row in body)
     if num_ragged:
         notes.append(
-            f"{num_ragged:,} of {len(body):,} rows have not as many cells as the header; what they have counts."
+            f"{counted(num_ragged, 'rows', 'have', of=len(body))} not as many cells as the header; what they have "
+            "counts."
         )
     columns: dict[str, Column] = {}
     texts: list[str] = []
@@ -136,7 +138,7 @@ def _sort_in(
     if num_texts:
         example = next(cell for cell, number in zip(cells, numbers, strict=True) if isinstance(number, str))
         notes.append(
-            f"Column {name!r}: {num_texts:,} cells hold no number, such as {example[:40]!r}; they are left out."
+            f"Column {name!r}: {counted(num_texts, 'cells', 'hold')} no number, such as {example[:40]!r}; left out."
         )
     values = np.array([number if isinstance(number, float) else math.nan for number in numbers])
     columns[name] = Column(values, np.array([isinstance(number, float) for number in numbers]))

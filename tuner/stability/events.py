@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import DataError, package_faults
+from tuner.grammar import counted
 from tuner.stability.history import Column, History, listed
 
 __all__ = ["event_files", "read_events"]
@@ -124,7 +125,7 @@ def _scalars(files: Sequence[Path], notes: list[str]) -> list[_Scalar]:
                 before[tag] = (event.step, fit)
                 scalars.append(_Scalar(tag, (number, fit), event.step, value, event.wall_time))
         if num_bad:
-            notes.append(f"{file.name}: {num_bad:,} damaged records are left out.")
+            notes.append(f"{file.name}: {counted(num_bad, 'damaged records', 'are')} left out.")
     return scalars
 
 
@@ -209,7 +210,7 @@ def _history(name: str, train: Sequence[_Scalar], validation: Sequence[_Scalar],
         row = min(rows, key=lambda pair: abs(pair[0] - scalar.seconds) if math.isfinite(pair[0]) else math.inf)[1]
         values.setdefault(f"val_{scalar.tag.removeprefix('epoch_')}", {})[row] = scalar.value
     if num_lost:
-        notes.append(f"{num_lost:,} validation values belong to no epoch of the training; they are left out.")
+        notes.append(f"{counted(num_lost, 'validation values', 'belong')} to no epoch of the training; left out.")
     columns = {column: _column(found, len(places)) for column, found in values.items()}
     epochs = np.array([step for _, step in places], dtype=np.int64)
     _note_tags(columns, name, notes)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tuner.errors import DataError
+from tuner.grammar import counted, verb
 from tuner.records import Finding, FloatArray, Trace
 from tuner.stability.signals import running_median
 
@@ -133,7 +134,7 @@ def foreign_logs(
         )
     if rows.size < history.epochs.size:
         count = history.epochs.size - rows.size
-        notes.append(f"{_times(count, 'row')} without a training loss {'is' if count == 1 else 'are'} left out.")
+        notes.append(f"{counted(count, 'rows')} without a training loss {verb(count, 'are')} left out.")
     parts = _parts(history, rows, loss_name, notes)
     names = [_part_name(history.name, number, len(parts)) for number in range(1, len(parts) + 1)]
     chances = _chance_losses([history.columns[loss_name].values[part] for part in parts])
@@ -214,18 +215,18 @@ def _parts(history: History, rows: np.ndarray, loss_name: str, notes: list[str])
         parts[-1].append(row)
     if num_replaced:
         notes.append(
-            f"The training was resumed; of {_times(num_replaced, 'epoch')} written again the later row counts."
+            f"The training was resumed; of {counted(num_replaced, 'epochs')} written again the later row counts."
         )
     losses = [history.columns[loss_name].values[part] for part in parts]
     if len(parts) > 1 and all(len(part) < MIN_PART_EPOCHS for part in parts) and _is_one_training(losses):
         notes.append(
-            f"The epochs start anew {_times(len(parts) - 1, 'time')}; the parts are too short to be judged alone "
+            f"The epochs start anew {counted(len(parts) - 1, 'times')}; the parts are too short to be judged alone "
             "and each begins where the one before ended, so they count as one training."
         )
         parts = [[row for part in parts for row in part]]
     elif len(parts) > 1:
         notes.append(
-            f"The epochs start anew {_times(len(parts) - 1, 'time')}: {len(parts)} trainings in one log, "
+            f"The epochs start anew {counted(len(parts) - 1, 'times')}: {len(parts)} trainings in one log, "
             "each judged on its own."
         )
     else:
@@ -244,7 +245,7 @@ def _without_copies(history: History, rows: np.ndarray, notes: list[str]) -> np.
         values = column.values[rows]
         is_copy &= (values[1:] == values[:-1]) | (np.isnan(values[1:]) & np.isnan(values[:-1]))
     if is_copy.any():
-        notes.append(f"Of {_times(int(is_copy.sum()), 'row')} written twice one counts.")
+        notes.append(f"Of {counted(int(is_copy.sum()), 'rows')} written twice one counts.")
     return rows[np.concatenate(([True], ~is_copy))]
 
 
@@ -365,7 +366,7 @@ def _filled(column: Column, notes: list[str]) -> FloatArray:
     if column.is_recorded.all():
         return column.values
     notes.append(
-        f"{_times(int((~column.is_recorded).sum()), 'epoch')} without a validation loss: the one before stands in."
+        f"{counted(int((~column.is_recorded).sum()), 'epochs')} without a validation loss: the one before stands in."
     )
     last = np.maximum.accumulate(np.where(column.is_recorded, np.arange(column.values.size), -1))
     return np.asarray(column.values[np.where(last < 0, int(np.argmax(column.is_recorded)), last)])
@@ -420,7 +421,3 @@ def _chance_note(chance: float, *, starts: float) -> str:
     if chance == starts:
         return f"The chance level is not known here: the loss of the first epoch, {chance:.4g}, stands for it."
     return f"The chance level is not known here: a loss of {chance:.4g}, seen before, stands for it."
-
-
-def _times(count: int, noun: str) -> str:
-    return f"{count:,} {noun}{'' if count == 1 else 's'}"

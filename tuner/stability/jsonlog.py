@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from tuner.errors import DataError
+from tuner.grammar import counted
 from tuner.stability.csvlog import to_number
 from tuner.stability.history import Column, History
 
@@ -137,11 +138,13 @@ def _placed(key: str, values: list[float | None], num_rows: int, notes: list[str
     numbers = np.full(num_rows, math.nan)
     is_recorded = np.zeros(num_rows, dtype=bool)
     if len(values) > num_rows:
-        notes.append(f"'{key}' has {len(values)} values for {num_rows} epochs; the last ones are left out.")
+        notes.append(f"'{key}' has {len(values)} values for {counted(num_rows, 'epochs')}; the last ones are left out.")
     elif len(values) < num_rows:
         stretch = num_rows // len(values)
         where = f"every {stretch} epochs" if stretch > 1 else "the first ones"
-        notes.append(f"'{key}' has {len(values)} values for {num_rows} epochs; they count as those of {where}.")
+        notes.append(
+            f"'{key}' has {counted(len(values), 'values')} for {num_rows} epochs; they count as those of {where}."
+        )
     stretch = max(1, num_rows // len(values))
     for place, value in enumerate(values[:num_rows]):
         row = (place + 1) * stretch - 1

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from tuner.grammar import counted
 from tuner.records import Finding, FloatArray
 from tuner.stability.score import first_failure
 from tuner.stability.signals import LONG_LOG_FRAC, MEDIAN_NOISE_FACTOR, MIN_STEPS, Signals, noise_around, running_median
@@ -106,7 +107,7 @@ def outlier_batch(signals: Signals) -> tuple[Finding, ...]:
     return (
         symptom(
             "outlier_batch",
-            f"{_counted(len(outliers), 'single batch', 'single batches')} had a loss far above the others "
+            f"{counted(len(outliers), 'single batches')} had a loss far above the others "
             f"({math.exp(rises[worst]):.1f} times at most), and the training went on as before.",
             where=signals.place(outliers[worst]),
             severity=graded(len(outliers), start=1, end=20, low=0.1, high=0.25),
@@ -130,8 +131,8 @@ def loss_spike(signals: Signals) -> tuple[Finding, ...]:
     return (
         symptom(
             "loss_spike",
-            f"The loss jumped {_counted(len(spikes), 'time', 'times')}, to {math.exp(worst.rise_nats):.1f} times what "
-            f"it was at {signals.place(worst.start)}, and needed {_counted(num_steps, 'step', 'steps')} to come back.",
+            f"The loss jumped {counted(len(spikes), 'times')}, to {math.exp(worst.rise_nats):.1f} times what "
+            f"it was at {signals.place(worst.start)}, and needed {counted(num_steps, 'steps')} to come back.",
             where=signals.place(worst.start),
             severity=min(severity, 0.25) if is_harmless else severity,
             confidence=graded(worst.rise_nats, start=0.0, end=math.log(2), low=0.6, high=0.95),
@@ -224,7 +225,7 @@ def gradient_spike(signals: Signals) -> tuple[Finding, ...]:
     return (
         symptom(
             "gradient_spike",
-            f"The gradient jumped {_counted(len(found), 'time', 'times')}, to {largest:,.0f} times "
+            f"The gradient jumped {counted(len(found), 'times')}, to {largest:,.0f} times "
             f"its usual size at {signals.place(worst)}{told}.",
             where=signals.place(worst),
             severity=graded(len(leading), start=1, end=4, low=0.4, high=0.6) if leading else 0.15,
@@ -263,7 +264,7 @@ def divergence(signals: Signals) -> tuple[Finding, ...]:
         symptom(
             "divergence",
             f"From {signals.place(found.step)} on the loss stood up to {math.exp(found.rise_nats):.1f} times above its "
-            f"best for {_counted(found.num_steps, 'step', 'steps')}, and {told}.",
+            f"best for {counted(found.num_steps, 'steps')}, and {told}.",
             where=signals.place(found.step),
             severity=0.5 if found.is_recovered else 0.95,
             confidence=0.9,
@@ -362,7 +363,3 @@ def _judged_steps(signals: Signals) -> npt.NDArray[np.bool_]:
     for epoch in signals.rate_rises:
         judged[epoch * signals.steps_per_epoch : (epoch + 1) * signals.steps_per_epoch] = False
     return judged
-
-
-def _counted(number: int, singular: str, plural: str) -> str:
-    return f"{number:,} {singular if number == 1 else plural}"

@@ -23,6 +23,7 @@ import keras
 import numpy as np
 import numpy.typing as npt
 
+from tuner.grammar import counted, verb
 from tuner.records import Finding, FloatArray, Remedy, Trace
 from tuner.stability.alarm import MAX_RELATIVE_LOSS, ROLLBACK, Alarm, end_level, find_alarm, is_at_chance
 from tuner.stability.detectors import Verdict
@@ -371,7 +372,8 @@ class SpikeGuard(keras.callbacks.Callback):
                     severity=0.4,
                     confidence=1.0,
                     evidence={"num_updates": float(num_gated)},
-                    cause=f"{num_gated:,} updates were infinite or no number, and were not applied.",
+                    cause=f"{counted(num_gated, 'updates', 'were')} infinite or no number, and "
+                    f"{verb(num_gated, 'were')} not applied.",
                     remedies=(Remedy("data", "look for infinite and absurd values", "One such value spoils a batch."),),
                 ),
             )

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import keras
 import numpy as np
 
+from tuner.grammar import counted
 from tuner.records import Finding, FloatArray, Remedy
 from tuner.training.losses import BINARY_LOSSES, ends_with_logits, loss_name
 
@@ -203,14 +204,15 @@ def output_units(subject: Subject) -> Finding | None:
     if units is None or classes is None:
         return None
     if loss in CLASS_LOSSES and 0 < units < max(2, classes):
-        told = f"{units} output units for {classes} classes: some labels have no output."
+        told = f"{counted(units, 'output units')} for {classes} classes: some labels have no output."
     elif subject.is_multilabel and loss in BINARY_LOSSES and units != classes:
-        told = f"{units} output units for {classes} labels: each needs one of its own."
+        told = f"{counted(units, 'output units')} for {classes} labels: each needs one of its own."
     elif loss in BINARY_LOSSES and units == 1 and classes > 2:
         told = f"One output unit, as for two classes, for {classes} classes."
     elif loss in NUMBER_LOSSES and classes == 0 and units != subject.num_targets:
         told = (
-            f"{units} output units for {subject.num_targets} numbers: the loss compares every unit with every number."
+            f"{counted(units, 'output units')} for {counted(subject.num_targets, 'numbers')}: the loss compares every "
+            "unit with every number."
         )
     else:
         return None
@@ -219,7 +221,7 @@ def output_units(subject: Subject) -> Finding | None:
         told,
         severity=0.85,
         evidence={"units": units, "num_classes": classes},
-        remedies=(Remedy("model", f"end with {classes or subject.num_targets} units", "One for each."),),
+        remedies=(Remedy("model", f"end with {counted(classes or subject.num_targets, 'units')}", "One for each."),),
     )
 
 
@@ -477,8 +479,8 @@ def receptive_field(subject: Subject) -> Finding | None:
         return None
     return _finding(
         "receptive_field_larger_than_input",
-        f"{len(behind)} convolutions come after the point from which every place sees the whole input ({size}): they "
-        "look at padding and at what was seen.",
+        f"{counted(len(behind), 'convolutions', 'come')} after the point from which every place sees the whole input "
+        f"({size}): they look at padding and at what was seen.",
         severity=0.2,
         where=behind[0],
         confidence=0.7,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tuner.data.audit.sample import MAX_EXAMPLES, Sample, graded
+from tuner.grammar import counted
 from tuner.records import Finding, Remedy
 
 __all__ = ["FEW_SAMPLES", "class_imbalance", "few_samples"]
@@ -53,8 +54,8 @@ def few_samples(sample: Sample) -> Finding | None:
         severity=graded(len(few) / len(names), low=0.4, high=0.8),
         confidence=0.9,
         evidence={"num_classes": float(len(few)), "smallest": float(counts.min())},
-        cause=f"{len(few)} of {len(names)} classes have fewer than {FEW_SAMPLES} training samples, {smallest!r} "
-        f"{counts.min():,}.",
+        cause=f"{counted(len(few), 'classes', 'have', of=len(names))} fewer than {FEW_SAMPLES} training samples, "
+        f"{smallest!r} {counts.min():,}.",
         examples=tuple(names[int(code)] for code in few[:MAX_EXAMPLES]),
         remedies=(Remedy("data", "add samples, or merge rare classes", "Too few to learn from and to judge by."),),
     )

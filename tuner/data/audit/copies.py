@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tuner.data.audit.sample import Array, Columns, Sample, graded
 from tuner.data.transformers import LARGEST_INPUT
+from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
 __all__ = ["conflicting_labels", "duplicates", "leaking_copies", "near_copies"]
@@ -44,7 +45,8 @@ def duplicates(sample: Sample) -> Finding | None:
         severity=graded(share, low=0.2, high=0.7),
         confidence=1.0,
         evidence={"duplicates_frac": share, "num_duplicates": float(len(copies))},
-        cause=f"{len(copies):,} samples ({share:.1%}) are exact copies of another.",
+        cause=f"{counted(len(copies), 'samples')} ({share:.1%}) "
+        f"{'is an exact copy' if len(copies) == 1 else 'are exact copies'} of another.",
         examples=sample.examples(copies),
         remedies=(Remedy("data", "keep one of each", "Copies count twice and can stand on both sides of the split."),),
     )
@@ -64,8 +66,8 @@ def leaking_copies(sample: Sample) -> Finding | None:
         severity=graded(share, low=0.4, high=0.89),
         confidence=1.0,
         evidence={"leaked_frac": share, "num_leaked": float(len(leaked))},
-        cause=f"{len(leaked):,} validation and test samples ({share:.1%}) have an exact copy in the training part, so "
-        "results look better than they are.",
+        cause=f"{counted(len(leaked), 'validation and test samples')} ({share:.1%}) {verb(len(leaked), 'have')} an "
+        "exact copy in the training part, so results look better than they are.",
         examples=sample.examples(leaked),
         remedies=(Remedy("data", "keep one of each", "Then no copy can stand on both sides of the split."),),
     )
@@ -92,7 +94,8 @@ def conflicting_labels(sample: Sample) -> Finding | None:
         severity=0.95 if share >= CONFLICT_SEVERE_FRAC else graded(share, low=0.4, high=0.89),
         confidence=1.0,
         evidence={"conflicting_frac": share, "num_conflicting": float(len(conflicting))},
-        cause=f"{len(conflicting):,} samples ({share:.1%}) have an exact copy with another label.",
+        cause=f"{counted(len(conflicting), 'samples')} ({share:.1%}) {verb(len(conflicting), 'have')} an exact copy "
+        "with another label.",
         examples=sample.examples(conflicting),
         remedies=(Remedy("data", "correct or remove these labels", "No model can be right on both."),),
     )
@@ -123,8 +126,8 @@ def near_copies(sample: Sample) -> Finding | None:
             "num_near_copies": float(len(copies)),
             "num_leaking_pairs": float(num_leaking),
         },
-        cause=f"{len(copies):,} rows ({share:.1%}) equal another but for rounding; {num_leaking:,} such pairs lie on "
-        "both sides of the split.",
+        cause=f"{counted(len(copies), 'rows')} ({share:.1%}) {verb(len(copies), 'equal')} another but for rounding; "
+        f"{counted(num_leaking, 'such pairs', 'lie')} on both sides of the split.",
         examples=sample.examples(copies),
         remedies=(Remedy("data", "keep one of each", "Copies count twice and can stand on both sides of the split."),),
     )

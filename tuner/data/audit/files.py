@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.audit.sample import MAX_EXAMPLES, Array, Sample, faulty, graded
+from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
 __all__ = ["format_tells_label", "odd_aspect", "odd_size", "unreadable_files"]
@@ -54,7 +55,7 @@ def unreadable_files(sample: Sample) -> Finding | None:
         severity=graded(10 * count / total, low=0.3, high=0.6),
         confidence=1.0,
         evidence={"num_files": float(count), "files_frac": count / total},
-        cause=f"{count:,} of {total:,} files cannot be read and are missing from the data.",
+        cause=f"{counted(count, 'files', of=total)} cannot be read and {verb(count, 'are')} missing from the data.",
         examples=tuple(f"{name}: {reason}" for name, reason in list(unreadable.items())[:MAX_EXAMPLES]),
         remedies=(Remedy("data", "copy these files again, or remove them", "The search goes on without them."),),
     )

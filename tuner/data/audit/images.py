@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.audit.pictures import Numbers, Pictures, measure
-from tuner.data.audit.sample import Sample, counted, faulty, graded
+from tuner.data.audit.sample import Sample, faulty, graded, share_text
+from tuner.grammar import verb
 from tuner.records import Finding, Remedy
 
 __all__ = [
@@ -179,7 +180,7 @@ def grey_among_colour(sample: Sample) -> Finding | None:
         severity=graded(evidence.get("largest_class_frac", 0.0), low=0.2, high=0.6),
         confidence=0.9,
         evidence=evidence,
-        cause=f"{counted(is_grey, 'images')} are grey, the others coloured{classes}.",
+        cause=f"{share_text(is_grey, 'images')} {verb(int(is_grey.sum()), 'are')} grey, the others coloured{classes}.",
         examples=sample.examples(pictures.rows[is_grey]),
         remedies=(
             Remedy(

@@ -6,6 +6,7 @@ import numpy as np
 
 from tuner.data.audit.classes import FEW_SAMPLES
 from tuner.data.audit.sample import MAX_EXAMPLES, Sample, graded
+from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
 __all__ = ["constant_labels", "label_cardinality", "rare_labels"]
@@ -29,7 +30,7 @@ def rare_labels(sample: Sample) -> Finding | None:
         severity=graded(len(rare) / len(names), low=0.3, high=0.7),
         confidence=0.9,
         evidence={"num_labels": float(len(rare)), "fewest": float(counts[order[0]])},
-        cause=f"{len(rare)} of {len(names)} labels are on fewer than {FEW_SAMPLES} training samples, "
+        cause=f"{counted(len(rare), 'labels', 'are', of=len(names))} on fewer than {FEW_SAMPLES} training samples, "
         f"{names[order[0]]!r} on {counts[order[0]]:,}.",
         examples=tuple(names[label] for label in order[:MAX_EXAMPLES]),
         remedies=(Remedy("data", "add samples, or leave these labels out", "Too few to learn from and to judge by."),),
@@ -49,8 +50,8 @@ def constant_labels(sample: Sample) -> Finding | None:
         severity=graded(len(constant) / len(names), low=0.4, high=0.8),
         confidence=1.0,
         evidence={"num_never": float(len(never)), "num_always": float(len(always))},
-        cause=f"Of {len(names)} labels, {len(never)} are on no sample and {len(always)} on every one; "
-        f"{names[constant[0]]!r} is one of them.",
+        cause=f"Of {len(names)} labels, {len(never)} {verb(len(never), 'are')} on no sample and {len(always)} on every "
+        f"one; {names[constant[0]]!r} is one of them.",
         examples=tuple(names[label] for label in constant[:MAX_EXAMPLES]),
         remedies=(Remedy("data", "leave these labels out", "What never varies cannot be learned, nor judged."),),
     )

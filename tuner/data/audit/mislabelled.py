@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data.audit.sample import Columns, Sample, graded
+from tuner.grammar import verb
 from tuner.records import Finding, Remedy
 
 __all__ = ["Judged", "judge", "label_errors", "probabilities"]
@@ -76,8 +77,9 @@ def label_errors(sample: Sample) -> Finding | None:
             "num_doubted": float(len(worst)),
             "num_rows_examined": float(len(judged.rows)),
         },
-        cause=f"{len(worst):,} of {len(judged.rows):,} labels examined ({share:.1%}) look wrong to a model of the "
-        f"other samples, such as {dataset.row_names[rows[0]]!r}, labelled {label!r}, that looks like {other!r}.",
+        cause=f"{len(worst):,} of {len(judged.rows):,} labels examined ({share:.1%}) {verb(len(worst), 'look')} wrong "
+        f"to a model of the other samples, such as {dataset.row_names[rows[0]]!r}, labelled {label!r}, that looks like "
+        f"{other!r}.",
         examples=sample.examples(rows),
         remedies=(
             Remedy("data", "look at these samples and correct their labels", "A network learns wrong labels by heart."),

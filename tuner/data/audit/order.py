@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from tuner.data.audit.leakage import is_identifier
 from tuner.data.audit.sample import Array, Columns, Sample, graded
+from tuner.grammar import counted
 from tuner.records import Finding, Remedy
 
 __all__ = ["drift", "is_sorted", "neighbour_scores", "num_runs", "shifted_parts", "sorted_labels", "time_leak"]
@@ -190,8 +191,9 @@ def drift(sample: Sample) -> Finding | None:
             "columns_frac": float(moved.mean()),
             "num_rows_examined": float(len(columns)),
         },
-        cause=f"{int(moved.sum())} of {len(moved)} columns move along the rows, {worst[0]!r} most: its first and last "
-        f"third share {1 - distances[moved].max():.0%} of their distribution. Later data may be unlike those learned.",
+        cause=f"{counted(int(moved.sum()), 'columns', 'move', of=len(moved))} along the rows, {worst[0]!r} most: its "
+        f"first and last third share {1 - distances[moved].max():.0%} of their distribution. Later data may be unlike "
+        "those learned.",
         examples=worst,
         remedies=(Remedy("data", "--split time", "Shows how a network does on later rows than it was trained on."),),
     )

@@ -16,9 +16,10 @@ from tuner.data.duplicates import digests
 from tuner.data.split import Rows, Split
 from tuner.data.transformers import LARGEST_INPUT
 from tuner.data.transformers.channels import is_value
+from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
-__all__ = ["MAX_EXAMPLES", "SEVERE", "Array", "Columns", "Sample", "counted", "draw", "faulty", "graded"]
+__all__ = ["MAX_EXAMPLES", "SEVERE", "Array", "Columns", "Sample", "draw", "faulty", "graded", "share_text"]
 
 # From this severity on a search refuses to start.
 SEVERE = 0.9
@@ -173,9 +174,10 @@ def faulty(
         noun: What they are, in the plural.
         rows: Those that were looked at.
         badness: How bad each of them is; None: as they stand.
-        cause: The rest of the sentence that begins with their number.
+        cause: The rest of the sentence that begins with their number; its verb, the first word, as behind many.
         more: Evidence beside that.
     """
+    does, _, rest = cause.partition(" ")
     order = np.arange(len(rows)) if badness is None else np.argsort(-badness, kind="stable")
     return Finding(
         code=code,
@@ -188,7 +190,7 @@ def faulty(
             **(more or {}),
             "num_rows_examined": float(len(rows)),
         },
-        cause=f"{counted(is_faulty, noun)} {cause}.",
+        cause=f"{share_text(is_faulty, noun)} {verb(int(np.count_nonzero(is_faulty)), does)} {rest}.",
         examples=sample.examples(rows[order[is_faulty[order]]]),
         remedies=remedies,
     )
@@ -199,11 +201,11 @@ def graded(share: float, *, low: float, high: float) -> float:
     return float(low + (high - low) * min(1.0, max(0.0, share)))
 
 
-def counted(is_bad: npt.NDArray[np.bool_], noun: str) -> str:
+def share_text(is_bad: npt.NDArray[np.bool_], noun: str) -> str:
     """Such as `3 of 1,000 images (0.3%)`, for the beginning of a sentence.
 
     Args:
         is_bad: Of each sample.
         noun: What they are, in the plural.
     """
-    return f"{np.count_nonzero(is_bad):,} of {len(is_bad):,} {noun} ({is_bad.mean():.1%})"
+    return f"{counted(int(np.count_nonzero(is_bad)), noun, of=len(is_bad))} ({is_bad.mean():.1%})"

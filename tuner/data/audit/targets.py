@@ -6,6 +6,7 @@ import numpy as np
 
 from tuner.data.audit.sample import Sample, graded
 from tuner.data.audit.values import OUTLIER_FRAC, OUTLIER_IQR, SKEW, sentinel_of, skewness
+from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
 __all__ = ["few_target_values", "target_outliers", "target_sentinel", "target_skew"]
@@ -57,8 +58,9 @@ def target_outliers(sample: Sample) -> Finding | None:
             "num_outliers": float(far.sum()),
             "largest_distance_iqr": float(distance.max()),
         },
-        cause=f"{int(far.sum()):,} target values ({share:.1%}) lie more than {OUTLIER_IQR:g} interquartile ranges "
-        f"outside the quartiles, the farthest is {y[worst[0]]:g}: a squared error sees little else.",
+        cause=f"{counted(int(far.sum()), 'target values')} ({share:.1%}) {verb(int(far.sum()), 'lie')} more than "
+        f"{OUTLIER_IQR:g} interquartile ranges outside the quartiles, the farthest is {y[worst[0]]:g}: a squared error "
+        "sees little else.",
         examples=sample.examples(worst),
         remedies=(
             Remedy("data", "correct or remove these rows, or learn the logarithm", "The target is only scaled."),
@@ -97,8 +99,8 @@ def target_sentinel(sample: Sample) -> Finding | None:
         severity=graded(10 * float(is_code.mean()), low=0.6, high=0.95),
         confidence=0.9,
         evidence={"code": code, "code_frac": float(is_code.mean()), "num_rows": float(is_code.sum())},
-        cause=f"{int(is_code.sum()):,} targets ({is_code.mean():.1%}) are {code:g}, far from all others: probably a "
-        "code for a missing value. A network would learn to predict it.",
+        cause=f"{counted(int(is_code.sum()), 'targets')} ({is_code.mean():.1%}) {verb(int(is_code.sum()), 'are')} "
+        f"{code:g}, far from all others: probably a code for a missing value. A network would learn to predict it.",
         examples=sample.examples(np.flatnonzero(is_code)),
         remedies=(Remedy("data", f"--na {code:g}", "Rows without a target are then left out."),),
     )

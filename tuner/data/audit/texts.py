@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 
 from tuner.data import choices
-from tuner.data.audit.sample import Sample, counted, faulty, graded
+from tuner.data.audit.sample import Sample, faulty, graded, share_text
 from tuner.data.transformers import NormalizeText
 from tuner.data.transformers.text import MIN_COUNT, pieces_of
+from tuner.grammar import verb
 from tuner.records import Finding, Remedy
 
 __all__ = [
@@ -206,8 +207,9 @@ def text_length(sample: Sample) -> Finding | None:
             "median_tokens": median,
             "num_rows_examined": float(len(tokens.rows)),
         },
-        cause=f"{counted(is_odd, 'texts')} are more than {LENGTH_RATIO:g} times as long or as "
-        f"short as the median of {median:g} tokens (from {tokens.counts.min():,} to {tokens.counts.max():,}){empty}.",
+        cause=f"{share_text(is_odd, 'texts')} {verb(int(is_odd.sum()), 'are')} more than {LENGTH_RATIO:g} times as "
+        f"long or as short as the median of {median:g} tokens (from {tokens.counts.min():,} to "
+        f"{tokens.counts.max():,}){empty}.",
         examples=sample.examples(tokens.rows[order[is_odd[order]]]),
         remedies=(Remedy("data", "look at these texts, and remove what is none", "They may be something else."),),
     )

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from tuner.data.audit.sample import Array, Columns, Sample, graded
 from tuner.data.transformers import LARGEST_INPUT
+from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
 __all__ = [
@@ -225,7 +226,7 @@ def constant_columns(sample: Sample) -> Finding | None:
         severity=0.95 if share == 1 else graded(share, low=0.1, high=0.5),
         confidence=1.0,
         evidence={"num_columns": float(count), "columns_frac": share, "num_rows_examined": float(len(sample.rows))},
-        cause=f"{count} of {len(constant)} columns hold a single value.",
+        cause=f"{counted(count, 'columns', 'hold', of=len(constant))} a single value.",
         examples=worst,
         remedies=(Remedy("data", "drop these columns", "They tell nothing and cost time."),),
     )
@@ -287,18 +288,19 @@ def skew(sample: Sample) -> Finding | None:
         return None
     worst = sample.worst(found, skewed)
     share = float(skewed.mean())
+    num_skewed = int(np.count_nonzero(skewed))
     return Finding(
         code="skew",
         where=worst[0],
         severity=graded(share, low=0.15, high=0.45),
         confidence=0.7,
         evidence={
-            "num_columns": float(np.count_nonzero(skewed)),
+            "num_columns": float(num_skewed),
             "columns_frac": share,
             "largest_skewness": float(found.max()),
             "num_rows_examined": float(len(sample.rows)),
         },
-        cause=f"{np.count_nonzero(skewed)} of {len(skewed)} columns are skewed (skewness beyond {SKEW:g}), "
+        cause=f"{counted(num_skewed, 'columns', 'are', of=len(skewed))} skewed (skewness beyond {SKEW:g}), "
         f"{worst[0]!r} most.",
         examples=worst,
         remedies=(Remedy("skew", "yeo-johnson", "Makes skewed columns symmetric; the search starts with it."),),
@@ -338,8 +340,8 @@ def constant_series(sample: Sample) -> Finding | None:
         severity=graded(share, low=0.25, high=0.8),
         confidence=0.8,
         evidence={"flat_frac": share, "num_flat": float(is_flat.sum()), "num_rows_examined": float(len(sample.rows))},
-        cause=f"{int(is_flat.sum()):,} series ({share:.1%}) hold a single value from end to end"
-        f"{', in one channel at least' if steps.shape[2] > 1 else ''}: a sensor that was off?",
+        cause=f"{counted(int(is_flat.sum()), 'series')} ({share:.1%}) {verb(int(is_flat.sum()), 'hold')} a single "
+        f"value from end to end{', in one channel at least' if steps.shape[2] > 1 else ''}: a sensor that was off?",
         examples=sample.examples(sample.rows[is_flat]),
         remedies=(Remedy("data", "remove these series", "What never changes tells nothing of its class."),),
     )
