@@ -138,7 +138,7 @@ def test_a_sweep_repeats_and_does_not_depend_on_the_trials_rate():
 def test_sweeps_of_one_architecture_share_a_program_and_give_what_each_gives_alone():
     programs.clear()
     shared = [sweep_of(Space(l2=l2)).run() for l2 in (1e-4, 1e-2)]
-    assert len(programs._programs) == 1
+    assert programs.num_kept() == 1
     programs.clear()
     alone = sweep_of(Space(l2=1e-2)).run()
     assert shared[1].diverging_rates == alone.diverging_rates
@@ -156,9 +156,9 @@ def test_a_model_that_shares_no_program_is_swept_by_itself():
     x, y = linear_data()
     programs.clear()
     alone = stability_margin(build, x, y, batch_size=50).sweep.diverging_rates
-    assert not programs.are_kept()
+    assert programs.num_kept() == 0
     assert alone == pytest.approx(stability_margin(linear_model, x, y, batch_size=50).sweep.diverging_rates)
-    assert programs.are_kept()
+    assert programs.num_kept() > 0
 
 
 def test_a_fit_that_trains_by_other_means_cannot_be_swept():

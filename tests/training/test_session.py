@@ -39,7 +39,7 @@ def drawn(seed_with):
 
 @pytest.mark.parametrize("is_kept", [True, False])
 def test_the_numbers_are_those_of_keras_own_function(monkeypatch, is_kept):
-    monkeypatch.setattr(programs, "are_kept", lambda: is_kept)
+    monkeypatch.setattr(programs, "num_kept", lambda: int(is_kept))
     expected = drawn(keras.utils.set_random_seed)
     for _ in range(3):
         assert drawn(set_random_seed) == expected
@@ -48,19 +48,19 @@ def test_the_numbers_are_those_of_keras_own_function(monkeypatch, is_kept):
 def test_compiled_functions_stay_while_there_are_shared_programs(monkeypatch, cleared):
     set_random_seed(1)
     assert len(cleared) == 1
-    monkeypatch.setattr(programs, "are_kept", lambda: True)
+    monkeypatch.setattr(programs, "num_kept", lambda: 1)
     set_random_seed(2)
     release_memory()
     set_random_seed(2)
     assert len(cleared) == 1
-    monkeypatch.setattr(programs, "are_kept", lambda: False)
+    monkeypatch.setattr(programs, "num_kept", lambda: 0)
     set_random_seed(3)
     release_memory()
     assert len(cleared) == 3
 
 
 def test_they_are_dropped_once_an_operation_remembers_random_numbers(monkeypatch, cleared):
-    monkeypatch.setattr(programs, "are_kept", lambda: True)
+    monkeypatch.setattr(programs, "num_kept", lambda: 1)
     keras.utils.set_random_seed(1)
     first = tf.random.uniform((2,)).numpy()
     cleared.clear()
@@ -70,7 +70,7 @@ def test_they_are_dropped_once_an_operation_remembers_random_numbers(monkeypatch
 
 
 def test_names_begin_anew(monkeypatch):
-    monkeypatch.setattr(programs, "are_kept", lambda: True)
+    monkeypatch.setattr(programs, "num_kept", lambda: 1)
     set_random_seed(1)
     keras.layers.Dense(1)
     release_memory()

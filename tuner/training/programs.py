@@ -30,7 +30,7 @@ from tuner.training.lifting import Lifted, key_of
 from tuner.training.monitor import StabilityMonitor
 from tuner.training.order import reshuffle_every_epoch, restore_order
 
-__all__ = ["NeedsModelError", "ProgramUse", "StandIn", "Trainee", "are_kept", "clear", "shares"]
+__all__ = ["NeedsModelError", "ProgramUse", "StandIn", "Trainee", "clear", "num_kept", "shares"]
 
 # Programs that are kept, and the memory of their weights and optimizers. Source: measured, the process grew by 13 MB
 # with each program of a small CNN that was kept, and by 1 to 4 MB with each after those.
@@ -73,9 +73,9 @@ def clear() -> None:
     _programs.clear()
 
 
-def are_kept() -> bool:
-    """Whether this process holds programs that a later training may find."""
-    return bool(_programs)
+def num_kept() -> int:
+    """Number of programs that this process holds and a later training may find."""
+    return len(_programs)
 
 
 def shares(hypermodel: keras_tuner.HyperModel) -> bool:

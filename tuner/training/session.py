@@ -59,7 +59,7 @@ def release_memory() -> None:
 
 def _may_keep() -> bool:
     """Whether there are compiled functions worth keeping, and none that remembers random numbers."""
-    if keras.backend.backend() != "tensorflow" or not programs.are_kept():
+    if keras.backend.backend() != "tensorflow" or not programs.num_kept():
         return False
     from tensorflow.python.eager import context
 
