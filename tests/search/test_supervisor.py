@@ -229,6 +229,45 @@ def test_a_trial_that_kills_its_worker_twice_is_ended_and_the_search_goes_on(
     assert (folder.root.parent / "started").read_text() == "start\n" * 3
 
 
+CRASH = """Fatal Python error: Segmentation fault
+
+Current thread 0x00007f6a09c3bb80 (most recent call first):
+  File "space.py", line 3 in build
+  File "tuner.py", line 4 in run
+
+Extension modules: numpy (total: 1)
+"""
+
+
+@pytest.mark.parametrize(("signal_number", "is_told"), [(11, True), (9, False)])
+def test_where_the_interpreter_crashed_is_told(
+    folder: RunFolder,
+    set_worker: SetWorker,
+    monkeypatch: pytest.MonkeyPatch,
+    signal_number: int,
+    is_told: bool,
+) -> None:
+    monkeypatch.setenv("SIGNAL", str(signal_number))
+    set_worker(f"cat >&2 <<'end'\n{CRASH}end\n{Script.TEXT}")
+    run(folder, Script(folder, crashing=1, total=2).tick)
+    message = load_trials(folder)[0].message
+    told = '  Fatal Python error: Segmentation fault\n  File "space.py", line 3 in build\n'
+    assert (told.replace("  File", "    File") in message) is is_told
+    assert ("Extension modules" in message) is not is_told
+
+
+def test_a_worker_that_crashes_says_where(folder: RunFolder) -> None:
+    """A real crash, in a process of its own."""
+    script = "import os\nfrom pathlib import Path\nimport sys\nfrom tuner.search import supervisor, worker\n"
+    script += "def crash(*_, **__):\n    os.abort()\n"
+    script += "worker.work = crash\nsupervisor.run_worker(supervisor.RunFolder(Path(sys.argv[1])))\n"
+    command = [sys.executable, "-c", script, str(folder.root)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == -signal.SIGABRT
+    assert "Fatal Python error: Aborted" in ended.stderr
+    assert "in crash" in ended.stderr
+
+
 @pytest.mark.parametrize("crashing", [3, 99])
 def test_trials_that_kill_their_workers_one_after_the_other_end_the_search_when_five_did(
     folder: RunFolder, set_worker: SetWorker, crashing: int

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import faulthandler
 import os
 import signal
 import sys
@@ -41,6 +42,10 @@ BUG_EXIT_CODE = 70
 WORN_OUT_EXIT_CODE = 76
 # Lines of its log that are shown when a worker dies.
 NUM_LOG_LINES = 5
+# How `faulthandler` begins when the interpreter crashes, and among how many last lines that is looked for: it lists the
+# calls of every thread.
+FATAL = "Fatal Python error: "
+NUM_SEARCHED_LINES = 500
 
 _PR_SET_PDEATHSIG = 1
 
@@ -72,6 +77,7 @@ def run_worker(
         TunerError: The space or the storage is at fault; also written down for the supervisor.
     """
     _die_with_parent()
+    faulthandler.enable()
     try:
         with package_faults(), storage_faults(folder), leases.hold(folder, number):
             from tuner.search.worker import work
@@ -196,14 +202,26 @@ def _note_death(
 
 
 def _death(folder: RunFolder, number: int, returncode: int) -> str:
-    """How a worker died, with the last lines of its log."""
+    """How a worker died, with what its log says of it."""
     how = (
         f"by signal {-returncode} ({signal.strsignal(-returncode)})"
         if returncode < 0
         else f"with exit code {returncode}"
     )
-    lines = worker_log(folder, number).read_text(encoding="utf-8", errors="replace").splitlines()[-NUM_LOG_LINES:]
-    return f"It ended {how}. Last lines of {worker_log(folder, number)}:\n" + "\n".join(f"  {line}" for line in lines)
+    file = worker_log(folder, number)
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    crash = _crash(lines[-NUM_SEARCHED_LINES:]) if returncode < 0 and -returncode not in KILLS else []
+    shown = "\n".join(f"  {line}" for line in crash or lines[-NUM_LOG_LINES:])
+    return f"It ended {how}. {'Its log' if crash else 'Last lines of'} {file}:\n{shown}"
+
+
+def _crash(lines: list[str]) -> list[str]:
+    """Of a log's last lines, where the interpreter crashed: the innermost calls; empty if it did not."""
+    starts = [index for index, line in enumerate(lines) if line.startswith(FATAL)]
+    if not starts:
+        return []
+    calls = [line for line in lines[starts[-1] :] if line.startswith("  File ")]
+    return [lines[starts[-1]], *calls[:NUM_LOG_LINES]]
 
 
 def _die_with_parent() -> None:
