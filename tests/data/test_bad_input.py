@@ -304,6 +304,19 @@ def test_a_decision_that_is_told(case):
     assert any(re.search(note, each) for each in notes), notes
 
 
+def test_what_is_left_out_counts_for_no_size_and_no_rate():
+    notes = read(with_damaged_pictures()).record.notes
+    assert not any("images of" in note for note in notes), notes
+    sounds = [f"data/{name}/{number}.wav" for name in ("x", "y") for number in range(15)]
+    for file_name in sounds:
+        Path(file_name).parent.mkdir(exist_ok=True)
+        soundfile.write(file_name, RNG.normal(size=800) / 9, 8000)
+    soundfile.write(sounds[0], np.full(900, np.nan), 11_025, subtype="FLOAT")
+    notes = setup.read_data(SearchConfig(data="data", kind="audio")).record.notes
+    assert "29 sounds at 8,000 Hz (--sample-rate changes it)." in notes
+    assert not any(note.startswith("Length") for note in notes), notes
+
+
 def test_a_folder_that_may_not_be_read_is_refused(monkeypatch):
     source = pictures("a", "b")
 

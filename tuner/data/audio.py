@@ -92,11 +92,12 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     num_samples = like.input_shape[0] if like else math.ceil(length_s * rate_hz)
     clipped_frac: dict[Path, float] = {}
     x = _decoded(readable, rate_hz, num_samples, clipped_frac=clipped_frac)
+    kept = [header_of[file] for file in readable.files]  # without those whose waves cannot be read
     notes = (
         readable.note,
-        _rate_note(rates_hz, rate_hz),
-        _channel_note([header.num_channels for header in headers]),
-        padding.note(lengths_s, length_s, noun="sounds", unit="s"),
+        _rate_note([header.rate_hz for header in kept], rate_hz),
+        _channel_note([header.num_channels for header in kept]),
+        padding.note({name: lengths_s[name] for name in readable.names}, length_s, noun="sounds", unit="s"),
     )
     encoded = found.encoded(readable.files)
     groups, group_notes = roles.groups_of_files(readable.names, options.group)
@@ -118,8 +119,7 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
         row_names=readable.names,
         groups=groups,
         notes=(*found.notes, *filter(None, notes), *group_notes, *encoded.notes),
-        facts=_facts([header_of[file] for file in readable.files])
-        | {"clipped_frac": np.array([clipped_frac[file] for file in readable.files])},
+        facts=_facts(kept) | {"clipped_frac": np.array([clipped_frac[file] for file in readable.files])},
         unreadable=readable.unreadable,
     )
 

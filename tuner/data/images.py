@@ -90,7 +90,13 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     x = _decoded(readable, size, mode)
     if like is None and mode == "RGB" and all(np.all(piece == piece[..., :1]) for piece in room.pieces(x)):
         x, mode = room.taken(x[..., :1], np.arange(len(x))), "L"
-    notes = (readable.note, _size_note(sizes, size), _mode_note(headers, mode), _frames_note(headers))
+    kept = [header_of[file] for file in readable.files]  # without those whose pixels cannot be read
+    notes = (
+        readable.note,
+        _size_note([header.size for header in kept], size),
+        _mode_note(kept, mode),
+        _frames_note(kept),
+    )
     encoded = found.encoded(readable.files)
     groups, group_notes = roles.groups_of_files(readable.names, options.group)
     return Dataset(
@@ -109,7 +115,7 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
         row_names=readable.names,
         groups=groups,
         notes=(*found.notes, *filter(None, notes), *group_notes, *encoded.notes),
-        facts=_facts([header_of[file] for file in readable.files]),
+        facts=_facts(kept),
         unreadable=readable.unreadable,
     )
 
