@@ -138,6 +138,57 @@ def test_exact_copies_are_no_near_ones_and_missing_values_are_compared():
     assert found(*table(x, CLASSES))["near_copies"].evidence["num_near_copies"] == 30
 
 
+def with_copies_but_one(
+    count, *, column=0, cell=lambda size: np.random.default_rng(2).normal(size=size), num_columns=5
+):
+    """400 rows, of which the last `count` equal the first in all columns but one."""
+    x = np.random.default_rng(1).normal(size=(400, num_columns))
+    x[400 - count :] = x[:count]
+    x[400 - count :, column] = cell(count)
+    return x
+
+
+@pytest.mark.parametrize(("count", "is_found"), [(1, False), (2, True), (40, True)])
+def test_rows_equal_in_all_columns_but_one_have_two_sides(count, is_found):
+    """`DUPLICATE_FRAC`: two of 400 rows are enough, one is not."""
+    findings = found(*table(with_copies_but_one(count, column=3), CLASSES))
+    assert ("copies_but_one" in findings) == is_found
+    if is_found:
+        finding = findings["copies_but_one"]
+        assert finding.evidence["num_copies_but_one"] == count
+        assert finding.examples[0] == f"row {400 - count}"
+        assert finding.where in finding.cause
+        assert [remedy.change for remedy in finding.remedies][1] == f"--drop {finding.where}"
+
+
+def test_rows_with_a_number_of_their_own_are_copies_but_one():
+    x = with_copies_but_one(40)
+    x[:, 0] = np.arange(400)
+    assert found(*table(x, CLASSES))["copies_but_one"].evidence["num_copies_but_one"] == 40
+
+
+def test_rows_equal_but_for_rounding_or_entirely_or_in_two_columns_less_are_no_copies_but_one():
+    same, shifted = with_copies_but_one(40, cell=lambda size: 0.0), with_copies_but_one(40)
+    same[-40:, 0] = same[:40, 0]
+    assert "copies_but_one" not in found(*table(same, CLASSES))
+    same[-40:, 0] += 1e-6
+    assert "copies_but_one" not in found(*table(same, CLASSES))
+    shifted[-40:, 1] += 1
+    assert "copies_but_one" not in found(*table(shifted, CLASSES))
+
+
+@pytest.mark.parametrize(("num_columns", "is_found"), [(3, False), (4, True)])
+def test_rows_that_share_few_fine_values_are_no_copies_but_one(num_columns, is_found):
+    """`MIN_FINE_COLUMNS` beside the one that differs; missing and coarse values are shared by chance."""
+    x = with_copies_but_one(40, num_columns=num_columns)
+    assert ("copies_but_one" in found(*table(x, CLASSES))) == is_found
+    coarse = np.hstack([with_copies_but_one(40, num_columns=3), np.arange(400)[:, np.newaxis] % 2 * [1.0, 2.0]])
+    assert "copies_but_one" not in found(*table(coarse, CLASSES))
+    gaps = with_copies_but_one(40, num_columns=4)
+    gaps[:, 2] = np.where(np.arange(400) % 360 < 40, np.nan, gaps[:, 2])
+    assert "copies_but_one" not in found(*table(gaps, CLASSES))
+
+
 def test_columns_of_few_values_make_no_near_copies():
     """`MIN_FINE_COLUMNS`: rows of two fine columns may be near by chance; `FINE_FRAC`: those of few values are not."""
     x = with_copies(40, shift=1e-6)

@@ -1,4 +1,4 @@
-"""Checks of copies: how many, on both sides of the split, with different labels; of rows equal but for rounding."""
+"""Checks of copies: how many, on both sides of the split, with different labels; of rows equal but for a little."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tuner.data.transformers import LARGEST_INPUT
 from tuner.grammar import counted, verb
 from tuner.records import Finding, Remedy
 
-__all__ = ["conflicting_labels", "duplicates", "leaking_copies", "near_copies"]
+__all__ = ["conflicting_labels", "copies_but_one", "duplicates", "leaking_copies", "near_copies"]
 
 # Share of rows that repeat another, and of rows with contradicting copies from which on nothing can be learned.
 # Source: convention.
@@ -133,9 +133,88 @@ def near_copies(sample: Sample) -> Finding | None:
     )
 
 
+def copies_but_one(sample: Sample) -> Finding | None:
+    """Rows that equal another in all columns but one: samples that have a number, or were entered again."""
+    x = sample.dataset.x
+    if x.ndim != 2 or x.size > _MAX_VALUES or len(x) < 2:
+        return None
+    scaled, is_fine = _in_iqr(x)
+    if np.count_nonzero(is_fine) < MIN_FINE_COLUMNS:
+        return None
+    pairs, columns = _pairs_but_one(scaled, is_fine & _is_measured(x))
+    copies = np.unique(pairs.max(axis=1, initial=0)) if len(pairs) else pairs
+    share = len(copies) / len(x)
+    if share < DUPLICATE_FRAC:
+        return None
+    is_train = np.isin(pairs, sample.split.train)
+    num_leaking = int(np.count_nonzero(is_train.any(axis=1) & ~is_train.all(axis=1)))
+    counts = np.bincount(columns, minlength=x.shape[1])
+    worst = sample.names[int(counts.argmax())]
+    return Finding(
+        code="copies_but_one",
+        where=worst,
+        severity=graded(share, low=0.25, high=0.7),
+        confidence=0.8,
+        evidence={
+            "copies_but_one_frac": share,
+            "num_copies_but_one": float(len(copies)),
+            "num_leaking_pairs": float(num_leaking),
+        },
+        cause=f"{counted(len(copies), 'rows')} ({share:.1%}) {verb(len(copies), 'equal')} another in all columns but "
+        f"one, mostly {worst!r}; {counted(num_leaking, 'such pairs', 'lie')} on both sides of the split.",
+        examples=sample.examples(copies),
+        remedies=(
+            Remedy("data", "keep one of each, the right one", "Copies can stand on both sides of the split."),
+            Remedy("data", f"--drop {worst}", "If it only numbers the rows: equal rows then stay on one side."),
+        ),
+    )
+
+
+def _is_measured(x: Array) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.abs(x) <= LARGEST_INPUT)
+
+
+def _pairs_but_one(
+    scaled: Columns, is_telling: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of rows, shape (pairs, 2), that differ in one column alone, and that column.
+
+    Each is found by a sum over the digests of its cells, less that of one column.
+
+    Args:
+        scaled: Columns in their interquartile ranges.
+        is_telling: Cells that two rows hardly share by chance, of which `MIN_FINE_COLUMNS` must be equal.
+    """
+    total = np.zeros(len(scaled), np.uint64)
+    for column in range(scaled.shape[1]):
+        total += _cell_digests(scaled[:, column], column)
+    pairs, columns = [np.empty((0, 2), np.int64)], [np.empty(0, np.int64)]
+    num_telling = is_telling.sum(axis=1)
+    for column in range(scaled.shape[1]):
+        rest = total - _cell_digests(scaled[:, column], column)
+        order = np.argsort(rest, kind="stable")
+        is_same = rest[order[1:]] == rest[order[:-1]]
+        first, second = order[:-1][is_same], order[1:][is_same]
+        differs = np.abs(scaled[first, column] - scaled[second, column]) > NEAR_IQR
+        is_sure = num_telling[first] - is_telling[first, column] >= MIN_FINE_COLUMNS
+        chosen = differs & is_sure
+        pairs.append(np.stack([first[chosen], second[chosen]], axis=1))
+        columns.append(np.full(int(chosen.sum()), column))
+    return np.concatenate(pairs), np.concatenate(columns)
+
+
+def _cell_digests(values: npt.NDArray[np.float64], column: int) -> npt.NDArray[np.uint64]:
+    """64 bits that are equal for equal values of a column. Source: the finaliser of splitmix64 (Steele et al. 2014)."""
+    salt = np.uint64(0x9E3779B97F4A7C15 * (column + 1) % 2**64)
+    bits = np.ascontiguousarray(values + 0.0).view(np.uint64) + salt
+    bits = (bits ^ (bits >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    bits = (bits ^ (bits >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return bits ^ (bits >> np.uint64(31))
+
+
 def _in_iqr(x: Array) -> tuple[Columns, npt.NDArray[np.bool_]]:
     """Columns in their interquartile ranges, missing values as one far value; and which have mostly different ones."""
-    is_missing = ~(np.abs(x) <= LARGEST_INPUT)
+    is_missing = ~_is_measured(x)
     values = np.where(is_missing, 0.0, x).astype(np.float64)
     low, high = np.quantile(values, [0.25, 0.75], axis=0)
     scaled = values / np.where(high > low, high - low, 1.0)

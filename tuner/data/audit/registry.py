@@ -63,6 +63,7 @@ CHECKS = (
     Check(copies.duplicates),
     Check(copies.leaking_copies),
     Check(copies.near_copies, kinds=("series",)),
+    Check(copies.copies_but_one, kinds=("series",)),
     Check(values.missing_values, kinds=_MEASURED),
     Check(values.infinite_values, kinds=_MEASURED),
     Check(copies.conflicting_labels, tasks=(*_CLASSES, *_LABELS)),
