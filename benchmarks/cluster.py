@@ -27,7 +27,7 @@ from benchmarks.pruning import judged_curve
 from tests import postgresql
 from tuner import leases
 from tuner.config import SearchConfig
-from tuner.database import _storage_class, close_databases
+from tuner.database import close_databases, storage_class
 from tuner.records import Outcome
 from tuner.search.pruning import prune_reason
 from tuner.search.study import Study, load_trials
@@ -95,7 +95,7 @@ def share_modules() -> None:
             study.propose(trial.number, params)
             study.describe(trial.number, params)
             study.finish(trial.number, params["dropout"], outcome=Outcome.COMPLETED)
-    _storage_class()
+    storage_class()
     gc.collect()
     gc.freeze()
 

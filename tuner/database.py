@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import optuna
     import sqlalchemy
 
-__all__ = ["Database", "check_url", "close_databases", "database_fault", "open_database", "patient"]
+__all__ = ["Database", "check_url", "close_databases", "database_fault", "open_database", "patient", "storage_class"]
 
 SCHEMES = ("postgresql", "postgres", "postgresql+psycopg")
 DRIVER = "postgresql+psycopg"
@@ -118,7 +118,7 @@ class Database:
         # The first worker makes the tables while the others wait.
         with _held(bare, "tuner/schema"):
             try:
-                self.storage = _storage_class()(self._url.render_as_string(), {"pool": pool})
+                self.storage = storage_class()(self._url.render_as_string(), {"pool": pool})
                 with self.storage.engine.begin() as connection:
                     connection.exec_driver_sql(_WORKERS_TABLE)
             except BaseException:
@@ -311,7 +311,7 @@ def _only_reads(statement: str) -> bool:
 
 
 @functools.cache
-def _storage_class() -> type[optuna.storages.RDBStorage]:
+def storage_class() -> type[optuna.storages.RDBStorage]:
     """Optuna's storage whose calls are made again when the connection was lost. Each is one transaction."""
     from optuna.storages import RDBStorage
 
