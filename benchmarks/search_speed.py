@@ -6,10 +6,10 @@
 Needs the extra `bench`. All in one run, one tool after the other, each in processes of its own with everything that its
 user would wait for (imports, the worker processes and the report of ours): wall time.
 
-`fixed`: the same configurations are trained in full by each, without pruning; once with one architecture and numbers
-that differ (rate, penalties, dropout), once drawn from the whole space. "Bare, spread" is the bare loop in one process
-of one thread a core. The floor is what its epochs take, each as the median of those after the first, which is traced
-in it, spread over the cores; the same of ours is what our epochs alone take.
+`fixed`: the same configurations are trained by each, without pruning; once with one architecture and numbers that differ
+(rate, penalties, dropout), once drawn from the whole space. Ours ends a training as soon as its outcome is certain, so it
+may train fewer epochs. "Bare, spread" is the bare loop in one process of one thread a core. An epoch is shown as the
+median of those after the first, which is traced in it; the floor is what all of them take there, spread over the cores.
 
 `target`: every tool searches as it does by default. Each best configuration so far is trained on three fresh seeds and
 judged on the test part, by one and the same loop whose time does not count. The target is what Keras Tuner's
@@ -98,30 +98,33 @@ def compare_fixed(arguments: argparse.Namespace, root: Path) -> None:
 
 
 def show_fixed(title: str, races: list[Race]) -> None:
-    """Print seconds and ratios."""
+    """Print seconds, ratios, and what an epoch takes."""
     by_tool = {each.tool: each for each in races}
     reference = by_tool.get(REFERENCE["fixed"], races[0])
     table = Table(title=title)
-    for heading in ("tool", "seconds", f"times as fast as {reference.tool}", "seconds over the floor"):
+    for heading in ("tool", "seconds", f"times as fast as {reference.tool}", "epochs", "ms an epoch"):
         table.add_column(heading)
-    spread = by_tool.get("bare_spread")
-    floor = compute_seconds(spread.trials) / NUM_CORES if spread else None
     for each in races:
-        over = "" if floor is None else f"{each.seconds - floor:.1f}"
-        table.add_row(each.tool, f"{each.seconds:.1f}", f"{reference.seconds / each.seconds:.2f}", over)
-    if floor is not None:
-        table.add_row("floor: epochs alone, spread", f"{floor:.1f}", f"{reference.seconds / floor:.2f}", "0.0")
-    if floor is not None and "ours" in by_tool:
-        own = compute_seconds(by_tool["ours"].trials) / NUM_CORES
+        epochs = num_epochs(each.trials)
+        per_epoch = f"{1000 * compute_seconds(each.trials) / epochs:.0f}"
         table.add_row(
-            "ours: epochs alone, spread", f"{own:.1f}", f"{reference.seconds / own:.2f}", f"{own - floor:.1f}"
+            each.tool, f"{each.seconds:.1f}", f"{reference.seconds / each.seconds:.2f}", str(epochs), per_epoch
         )
+    if spread := by_tool.get("bare_spread"):
+        floor = compute_seconds(spread.trials) / NUM_CORES
+        epochs = str(num_epochs(spread.trials))
+        table.add_row("floor: epochs alone, spread", f"{floor:.1f}", f"{reference.seconds / floor:.2f}", epochs, "")
     Console(width=120).print(table)
+
+
+def num_epochs(trials: list[dict[str, Any]]) -> int:
+    """Of all trainings together."""
+    return sum(len(each["epoch_seconds"]) for each in trials)
 
 
 def compute_seconds(trials: list[dict[str, Any]]) -> float:
     """What the epochs of some trainings take without what is traced in the first of each."""
-    return sum(len(each["epoch_seconds"]) * statistics.median(each["epoch_seconds"][1:]) for each in trials)
+    return sum(len(each["epoch_seconds"]) * statistics.median(each["epoch_seconds"][1:] or [0.0]) for each in trials)
 
 
 def compare_target(arguments: argparse.Namespace, root: Path) -> None:
