@@ -6,10 +6,11 @@
 Needs the extra `bench`. All in one run, one tool after the other, each in processes of its own with everything that its
 user would wait for (imports, the worker processes and the report of ours): wall time.
 
-`fixed`: the same configurations are trained by each, without pruning; once with one architecture and numbers that differ
-(rate, penalties, dropout), once drawn from the whole space. Ours ends a training as soon as its outcome is certain, so it
-may train fewer epochs. "Bare, spread" is the bare loop in one process of one thread a core. An epoch is shown as the
-median of those after the first, which is traced in it; the floor is what all of them take there, spread over the cores.
+`fixed`: the same configurations are trained by each, without pruning; once with one architecture and numbers that
+differ (rate, penalties, dropout), once drawn from the whole space. Ours ends a training as soon as its outcome is
+certain, so it may train fewer epochs. "Bare, spread" is the bare loop in one process of one thread a core. An epoch is
+shown as the median of those after the first, which is traced in it; the floor is what all of them take there, spread
+over the cores.
 
 `target`: every tool searches as it does by default. Each best configuration so far is trained on three fresh seeds and
 judged on the test part, by one and the same loop whose time does not count. The target is what Keras Tuner's
