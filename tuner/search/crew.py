@@ -73,7 +73,7 @@ class Crew:
 
     @property
     def size(self) -> int:
-        """How many workers there are at the start."""
+        """How many workers there are, ended ones included."""
         return len(self._environments)
 
     @property
