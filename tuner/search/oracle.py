@@ -32,9 +32,9 @@ Adapt = Callable[[int, Mapping[str, SearchRange], Sequence[TrialRecord]], Mappin
 MAX_DRAWS = 100
 # From this trial on every second one refines: it has the choices of a leading trial, and only its real numbers are
 # drawn anew. Its worker finds the program of that trial compiled, and a rate is tuned for a network that is worth it.
-# Source: the first ten trials of Optuna's TPE are random; half of the rest leaves as many to explore with
-# (benchmarks/refinement.py).
-FIRST_REFINED, REFINED_EVERY = 10, 2
+# From the second trial on, because the first, the defaults, is better than most random ones; the other half explores.
+# Source: benchmarks/refinement.py.
+FIRST_REFINED, REFINED_EVERY = 1, 2
 NUM_LEADERS = 3
 
 
