@@ -1,13 +1,14 @@
 """What trials that refine a leading one save, and what they cost the search.
 
-    python -m benchmarks.refinement [--searches 40] [--trials 30]
+    python -m benchmarks.refinement [--searches 40] [--trials 30] [--first 1 10 30]
     python -m benchmarks.refinement --train [--searches 2] [--trials 30] [--epochs 4]
 
-Searches with and without them. Without training, an objective is what extremely randomised trees, fitted to 150 real
-trainings of random configurations, predict (`results/digits_random.csv`: scikit-learn's digits, 8 epochs, `--algorithm
-random --pruner none`): rough, a third of the variance in cross-validation, but of the real space, and unaware of how
-trials are proposed. The best is that of the proposed trials: the first one, the defaults, is the same in every search.
-A program counts as found if one of the last eight other architectures was this one.
+Searches in which every second trial refines, from the trial of a number on; from that of their budget on, none. Without
+training, an objective is what extremely randomised trees, fitted to 150 real trainings of random configurations,
+predict (`results/digits_random.csv`: scikit-learn's digits, 8 epochs, `--algorithm random --pruner none`): rough, a
+third of the variance in cross-validation, but of the real space, and unaware of how trials are proposed. The best is
+that of the proposed trials: the first one, the defaults, is the same in every search. A program counts as found if one
+of the last eight other architectures was this one.
 """
 
 from __future__ import annotations
@@ -68,26 +69,28 @@ class Searched:
 
 
 def main() -> None:
-    """Search with and without, print a table."""
+    """Search with each, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", action="store_true", help="real trainings")
     parser.add_argument("--searches", type=int, default=40)
     parser.add_argument("--trials", type=int, default=30)
     parser.add_argument("--epochs", type=int, default=4, help="of real trainings")
+    parser.add_argument("--first", type=int, nargs="+", default=[oracle.FIRST_REFINED, 10, 30])
     arguments = parser.parse_args()
     how = "trained" if arguments.train else "predicted"
     table = Table(title=f"{arguments.searches} searches of {arguments.trials} trials, {how}")
-    for heading in ("refined", "best after 15", "best after all", "quartiles", "programs found", "seconds a search"):
+    counts = [count for count in (3, 5, 10, 15) if count < arguments.trials]
+    after = [f"best after {count}" for count in (*counts, arguments.trials)]
+    for heading in ("refined from", *after, "quartiles", "programs found", "seconds a search"):
         table.add_column(heading)
-    first = oracle.FIRST_REFINED
-    for is_refined in (True, False):
-        oracle.FIRST_REFINED = first if is_refined else arguments.trials
+    for first in arguments.first:
+        oracle.FIRST_REFINED = first
         searches = list(trained(arguments) if arguments.train else predicted(arguments))
         ends = [min(each.objectives[1:]) for each in searches]
         low, high = np.quantile(ends, [0.25, 0.75])
         table.add_row(
-            "yes" if is_refined else "no",
-            f"{statistics.mean(min(each.objectives[1:15]) for each in searches):.3f}",
+            str(first),
+            *(f"{statistics.mean(min(each.objectives[1:count]) for each in searches):.3f}" for count in counts),
             f"{statistics.mean(ends):.3f}",
             f"{low:.3f} to {high:.3f}",
             f"{statistics.mean(each.found_frac for each in searches):.0%}",
