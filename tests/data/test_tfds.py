@@ -79,7 +79,7 @@ def test_missing_package_is_named_with_its_command(monkeypatch):
 
 
 def test_what_cannot_be_loaded_is_a_fault_of_the_data(catalogue):
-    catalogue({}, error=ValueError("Dataset toy not found"))
+    catalogue({}, error=ValueError("Dataset toy not found.\nAvailable datasets:\n\t- a\n\t- b"))
     with pytest.raises(
         DataError, match=r"cannot be loaded by TensorFlow Datasets \(ValueError: Dataset toy not found\)"
     ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,8 @@ def read(source: str, options: ReadOptions) -> Dataset:
 
 def _splits(name: str) -> tuple[dict[str, tuple[Array, Array]], tuple[str, ...]]:
     """Samples and targets of each split, and the names of the classes."""
+    # It imports TensorFlow, whose start-up notes are of no use here.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     try:
         package = importlib.import_module("tensorflow_datasets")
     except ImportError as error:
@@ -73,9 +76,11 @@ def _splits(name: str) -> tuple[dict[str, tuple[Array, Array]], tuple[str, ...]]
         pairs = {split: _with_target(x, y) for split, (x, y) in package.as_numpy(tensors).items()}
         target = info.features[info.supervised_keys[1]]
     except Exception as error:
-        # It is another for each cause: unknown name, no network, no pairs, samples of several shapes.
+        # It is another for each cause: unknown name, no network, no pairs, samples of several shapes. Behind its first
+        # line stand the names of all data sets there are.
+        reason = (str(error).strip().splitlines() or [""])[0].rstrip(".")
         raise DataError(
-            f"{PREFIX}{name} cannot be loaded by TensorFlow Datasets ({type(error).__name__}: {error}). Expected: a "
+            f"{PREFIX}{name} cannot be loaded by TensorFlow Datasets ({type(error).__name__}: {reason}). Expected: a "
             "data set of pairs (sample, target) whose samples have one shape. Check the name, or save x and y as .npz."
         ) from error
     return pairs, tuple(getattr(target, "names", None) or ())
