@@ -63,8 +63,9 @@ def outputs(model: Any, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Returns:
         Shape (rows, classes or labels), or (rows, 1) for regression.
     """
-    # In whole batches, so that they are the same as in one call.
-    step = BATCH_ROWS * max(1, PIECE_BYTES // (BATCH_ROWS * max(1, x[:1].nbytes)))
+    # In whole executions, so that they are the same as in one call: a step alone can round otherwise than several.
+    rows = BATCH_ROWS * model.steps_per_execution
+    step = rows * max(1, PIECE_BYTES // (rows * max(1, x[:1].nbytes)))
     pieces = [
         np.asarray(model.predict(x[start : start + step], batch_size=BATCH_ROWS, verbose=0), dtype=np.float64)
         for start in range(0, len(x), step)

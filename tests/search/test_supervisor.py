@@ -117,6 +117,7 @@ def test_cards_with_room_get_more_workers_while_trials_are_left(
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setattr(crew, "num_cores", lambda: 8)
+    monkeypatch.setattr(supervisor, "TICK_FRAC", 1e9)
     folder = RunFolder.create(tmp_path / "run", SearchConfig(trials=trials, workers=workers))
     set_worker(
         'echo "$CUDA_VISIBLE_DEVICES $TF_FORCE_GPU_ALLOW_GROWTH" >> cards; while [ ! -e done ]; do sleep 0.02; done'
