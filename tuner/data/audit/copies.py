@@ -103,70 +103,88 @@ def conflicting_labels(sample: Sample) -> Finding | None:
 
 def near_copies(sample: Sample) -> Finding | None:
     """Rows that equal another but for rounding, which a search for exact copies misses."""
-    x = sample.dataset.x
-    if x.ndim != 2 or x.size > _MAX_VALUES or len(x) < 2:
+    found = _telling(sample)
+    if found is None:
         return None
-    scaled, is_fine = _in_iqr(x)
-    if np.count_nonzero(is_fine) < MIN_FINE_COLUMNS:
-        return None
-    pairs = _near_pairs(scaled, sample)
-    share = len(np.unique(pairs.max(axis=1))) / len(x) if len(pairs) else 0.0
-    if share < DUPLICATE_FRAC:
-        return None
-    is_train = np.isin(pairs, sample.split.train)
-    num_leaking = int(np.count_nonzero(is_train.any(axis=1) & ~is_train.all(axis=1)))
-    copies = np.unique(pairs.max(axis=1))
-    return Finding(
+    return _of_pairs(
+        sample,
+        _near_pairs(found[0], sample),
         code="near_copies",
-        where="",
-        severity=graded(share, low=0.25, high=0.7),
         confidence=0.9,
-        evidence={
-            "near_copies_frac": share,
-            "num_near_copies": float(len(copies)),
-            "num_leaking_pairs": float(num_leaking),
-        },
-        cause=f"{counted(len(copies), 'rows')} ({share:.1%}) {verb(len(copies), 'equal')} another but for rounding; "
-        f"{counted(num_leaking, 'such pairs', 'lie')} on both sides of the split.",
-        examples=sample.examples(copies),
+        but_for="but for rounding",
         remedies=(Remedy("data", "keep one of each", "Copies count twice and can stand on both sides of the split."),),
     )
 
 
 def copies_but_one(sample: Sample) -> Finding | None:
     """Rows that equal another in all columns but one: samples that have a number, or were entered again."""
-    x = sample.dataset.x
-    if x.ndim != 2 or x.size > _MAX_VALUES or len(x) < 2:
+    found = _telling(sample)
+    if found is None:
         return None
-    scaled, is_fine = _in_iqr(x)
-    if np.count_nonzero(is_fine) < MIN_FINE_COLUMNS:
-        return None
-    pairs, columns = _pairs_but_one(scaled, is_fine & _is_measured(x))
-    copies = np.unique(pairs.max(axis=1, initial=0)) if len(pairs) else pairs
-    share = len(copies) / len(x)
-    if share < DUPLICATE_FRAC:
-        return None
-    is_train = np.isin(pairs, sample.split.train)
-    num_leaking = int(np.count_nonzero(is_train.any(axis=1) & ~is_train.all(axis=1)))
-    counts = np.bincount(columns, minlength=x.shape[1])
-    worst = sample.names[int(counts.argmax())]
-    return Finding(
+    scaled, is_fine = found
+    pairs, columns = _pairs_but_one(scaled, is_fine & _is_measured(sample.dataset.x))
+    worst = sample.names[int(np.bincount(columns, minlength=scaled.shape[1]).argmax())]
+    return _of_pairs(
+        sample,
+        pairs,
         code="copies_but_one",
         where=worst,
-        severity=graded(share, low=0.25, high=0.7),
         confidence=0.8,
-        evidence={
-            "copies_but_one_frac": share,
-            "num_copies_but_one": float(len(copies)),
-            "num_leaking_pairs": float(num_leaking),
-        },
-        cause=f"{counted(len(copies), 'rows')} ({share:.1%}) {verb(len(copies), 'equal')} another in all columns but "
-        f"one, mostly {worst!r}; {counted(num_leaking, 'such pairs', 'lie')} on both sides of the split.",
-        examples=sample.examples(copies),
+        but_for=f"in all columns but one, mostly {worst!r}",
         remedies=(
             Remedy("data", "keep one of each, the right one", "Copies can stand on both sides of the split."),
             Remedy("data", f"--drop {worst}", "If it only numbers the rows: equal rows then stay on one side."),
         ),
+    )
+
+
+def _telling(sample: Sample) -> tuple[Columns, npt.NDArray[np.bool_]] | None:
+    """The columns in their interquartile ranges, and which hold values that rows hardly share by chance.
+
+    None for what is no table, or too large, or has too few such columns.
+    """
+    x = sample.dataset.x
+    if x.ndim != 2 or x.size > _MAX_VALUES or len(x) < 2:
+        return None
+    scaled, is_fine = _in_iqr(x)
+    return (scaled, is_fine) if np.count_nonzero(is_fine) >= MIN_FINE_COLUMNS else None
+
+
+def _of_pairs(
+    sample: Sample,
+    pairs: npt.NDArray[np.int64],
+    *,
+    code: str,
+    confidence: float,
+    but_for: str,
+    remedies: tuple[Remedy, ...],
+    where: str = "",
+) -> Finding | None:
+    """The finding on pairs of rows, shape (pairs, 2), that are nearly the same; None for a few.
+
+    Args:
+        but_for: In what they differ, for a sentence.
+    """
+    copies = np.unique(pairs.max(axis=1)) if len(pairs) else np.empty(0, np.int64)
+    share = len(copies) / len(sample.dataset.x)
+    if share < DUPLICATE_FRAC:
+        return None
+    is_train = np.isin(pairs, sample.split.train)
+    num_leaking = int(np.count_nonzero(is_train.any(axis=1) & ~is_train.all(axis=1)))
+    return Finding(
+        code=code,
+        where=where,
+        severity=graded(share, low=0.25, high=0.7),
+        confidence=confidence,
+        evidence={
+            f"{code}_frac": share,
+            f"num_{code}": float(len(copies)),
+            "num_leaking_pairs": float(num_leaking),
+        },
+        cause=f"{counted(len(copies), 'rows')} ({share:.1%}) {verb(len(copies), 'equal')} another {but_for}; "
+        f"{counted(num_leaking, 'such pairs', 'lie')} on both sides of the split.",
+        examples=sample.examples(copies),
+        remedies=remedies,
     )
 
 
