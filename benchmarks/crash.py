@@ -121,11 +121,12 @@ def kill(process: subprocess.Popen[str], folder: RunFolder, rng: random.Random) 
 
 
 def _worker_number(pid: int) -> int | None:
+    """By the log that it writes to; None if it is no worker (yet)."""
     try:
-        arguments = Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8").split("\0")
-        return int(arguments[arguments.index("--number") + 1])
-    except (OSError, ValueError):
+        log = Path(f"/proc/{pid}/fd/1").readlink().stem
+    except OSError:
         return None
+    return int(log.removeprefix("worker-")) if log.startswith("worker-") else None
 
 
 @dataclass

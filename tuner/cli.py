@@ -10,7 +10,6 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,6 +20,7 @@ from tuner.config import SearchConfig, resolve
 from tuner.errors import EnvironmentFault, RunError, TunerError, package_faults
 from tuner.grammar import counted
 from tuner.interrupts import Terminated
+from tuner.loading import keras_loaded
 from tuner.options import config_from, is_given, job_options, read_options, search_options
 from tuner.records import Outcome
 
@@ -114,6 +114,13 @@ def search(
 
     DATA is a folder with one sub-folder of images for each class, a .npz file, or a .csv, .tsv or .parquet table.
     """
+    from tuner.search.machine import environments_of
+    from tuner.search.standby import Standby
+
+    started = time.monotonic()
+    config = config_from(context, options, config_file)
+    # Before anything else is imported: they take longer than all that comes before their first order.
+    standby = context.with_resource(Standby(environments_of(config)))
     from rich.console import Console
 
     from tuner import wording
@@ -121,8 +128,6 @@ def search(
     from tuner.progress import AuditProgress, ReadingProgress
     from tuner.search import plan, setup
 
-    started = time.monotonic()
-    config = config_from(context, options, config_file)
     root, goes_on = (run_dir, os.path.isfile(run_dir / "config.yaml")) if run_dir else setup.choose_folder(config)
     if not quiet:
         _say(f"Reading {config.data or 'the digits'} ...")
@@ -137,7 +142,7 @@ def search(
         for line in filter(None, [*wording.describe_data(dataset), wording.preparation_line(cost)]):
             _say(f"  {line}")
     try:
-        trials, report = _run(config, folder, events=events, detail=_detail(quiet, verbose))
+        trials, report = _run(config, folder, events=events, detail=_detail(quiet, verbose), standby=standby)
     except TunerError:
         if not goes_on:
             setup.discard_if_unused(folder)
@@ -154,7 +159,13 @@ def search(
 
 
 def _run(
-    config: SearchConfig, folder: Any, *, events: Path | None, detail: Detail, only_confirm: bool = False
+    config: SearchConfig,
+    folder: Any,
+    *,
+    events: Path | None,
+    detail: Detail,
+    only_confirm: bool = False,
+    standby: Any = None,
 ) -> tuple[Any, Path]:
     """Supervise the workers to the end of search and confirmation, then write the report."""
     from rich.console import Console
@@ -186,7 +197,7 @@ def _run(
                     live.show_adaptation(adaptation)
                     log.update(trials, adaptation)
 
-                supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm)
+                supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm, standby=standby)
         except (KeyboardInterrupt, Terminated):
             again = _resume_command(None if only_confirm else folder.root)
             _say(f"Stopping. The same command goes on where this one stopped: {again}")
@@ -403,7 +414,7 @@ def export(run: Path, output: Path, trial: int | None) -> None:
     from tuner.store import RunFolder
 
     folder = RunFolder.open(run)
-    with _quiet_tensorflow():
+    with keras_loaded():
         from tuner.export import export_bundle
 
         card = export_bundle(folder, output, trial=trial)
@@ -426,7 +437,7 @@ def predict(bundle: Path, data: str, output: Path) -> None:
 
     check_bundle(bundle)
     notes: list[str] = []
-    with ReadingProgress(Console(stderr=True)), _quiet_tensorflow():
+    with ReadingProgress(Console(stderr=True)), keras_loaded():
         from tuner.inference import predict_file
 
         num_rows = predict_file(bundle, data, output, notes=notes)
@@ -458,7 +469,7 @@ def train(
     as_json: bool,
 ) -> None:
     """Train again: CONFIG is a bundle, its config.yaml, or the folder of a trial of a run, such as RUN/trials/0007."""
-    with _quiet_tensorflow():
+    with keras_loaded():
         from tuner.retrain import train_again
 
         outcome = train_again(config, data, seed=seed, output=output, is_guarded=not no_guard)
@@ -517,6 +528,16 @@ def worker(run: Path, number: int, until: float | None, only_confirm: bool) -> N
     logging.basicConfig(format="%(asctime)s %(message)s")
     logging.getLogger("tuner").setLevel(logging.INFO)
     run_worker(RunFolder.open(run), number=number, deadline=until, only_confirm=only_confirm)
+
+
+@cli.command(hidden=True)
+def standby() -> None:
+    """Load Keras, then be the worker that standard input tells of; `search` starts this."""
+    from tuner.search.standby import await_order
+
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if arguments := await_order():
+        cli.main(arguments, standalone_mode=False)
 
 
 @cli.command()
@@ -599,7 +620,7 @@ def spaces(name: str | None, as_json: bool) -> None:
     """List the search spaces, their hyperparameters and ranges. NAME may be FILE.py:OBJECT."""
     import dataclasses
 
-    with _quiet_tensorflow():
+    with keras_loaded():
         from tuner.search.catalogue import describe_spaces
 
         described = describe_spaces(name)
@@ -620,32 +641,3 @@ def spaces(name: str | None, as_json: bool) -> None:
             shown, condition = (text.replace(",", ", ") for text in (row.range + scale, row.active_when))
             table.add_row(row.name, row.type, shown, str(row.default), condition)
         Console(stderr=True).print(table)
-
-
-@contextlib.contextmanager
-def _quiet_tensorflow() -> Iterator[None]:
-    """Keep TensorFlow's start-up notes off the terminal; they show when the import fails.
-
-    Its C++ libraries write to the file descriptor itself, before any setting of theirs is read.
-    """
-    import os
-    import tempfile
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    sys.stderr.flush()
-    terminal = os.dup(2)
-    with tempfile.TemporaryFile() as notes:
-        os.dup2(notes.fileno(), 2)
-        try:
-            import keras
-
-            keras.ops.zeros(1)  # has the devices found, which writes notes too
-            yield
-        except ImportError:
-            notes.seek(0)
-            os.write(terminal, notes.read())
-            raise
-        finally:
-            sys.stderr.flush()
-            os.dup2(terminal, 2)
-            os.close(terminal)

@@ -27,7 +27,7 @@ from tuner.records import (
     RateRange,
     TrialRecord,
 )
-from tuner.search.plan import SEEDS
+from tuner.search.seeds import NUM_FRESH_SEEDS
 from tuner.stability.ranking import best_trial
 from tuner.store import storage_errors
 
@@ -154,7 +154,9 @@ class Progress:
             TextColumn("{task.fields[what]}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}")
         )
         fresh = fresh_runs(trials)
-        planned = self._config.trials + (len(plan.finalists) * plan.seeds if plan else SEEDS * self._config.confirm)
+        planned = self._config.trials + (
+            len(plan.finalists) * plan.seeds if plan else NUM_FRESH_SEEDS * self._config.confirm
+        )
         left = self._time_left(num_finished + len(fresh), planned)
         bar.add_task(left, total=self._config.trials, completed=num_finished, what="trials")
         if plan is not None:

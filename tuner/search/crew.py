@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import secrets
 import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -17,22 +15,20 @@ from tuner import leases
 from tuner.search.machine import (
     card_environment,
     cards_with_room,
+    environments_of,
+    growing_cards,
     num_cores,
-    num_workers,
-    visible_gpus,
-    worker_environments,
 )
-from tuner.search.plan import SEEDS, give_up_claims
+from tuner.search.plan import give_up_claims
 from tuner.search.scheduler import STRIDE
+from tuner.search.standby import Standby, start_process
 from tuner.search.study import Study
 from tuner.store import RunFolder, storage_errors
 
-__all__ = ["SUPERVISOR_VARIABLE", "Crew", "error_file", "worker_log"]
+__all__ = ["Crew", "error_file", "worker_log"]
 
 # How long workers may take to end when they are told to, before they are killed.
 STOP_GRACE_S = 5.0
-# Tells a worker whose child it is.
-SUPERVISOR_VARIABLE = "TUNER_SUPERVISOR_PID"
 
 
 def worker_log(folder: RunFolder, number: int = 0) -> Path:
@@ -52,20 +48,26 @@ class Crew:
         folder: The run.
         deadline, only_confirm: Passed on to the workers.
         first: Number of the first worker.
+        standby: Processes that may be workers already waiting; those that are not needed are ended.
     """
 
-    def __init__(self, folder: RunFolder, *, deadline: float | None, only_confirm: bool, first: int) -> None:
+    def __init__(
+        self,
+        folder: RunFolder,
+        *,
+        deadline: float | None,
+        only_confirm: bool,
+        first: int,
+        standby: Standby | None = None,
+    ) -> None:
         self._folder = folder
         self._first = first
-        self._command = [sys.executable, "-m", "tuner", "worker"]
-        self._command += ["--until", repr(deadline)] if deadline is not None else []
-        self._command += ["--only-confirm"] if only_confirm else []
+        self._options = ["--until", repr(deadline)] if deadline is not None else []
+        self._options += ["--only-confirm"] if only_confirm else []
         config = folder.load_config()
-        # A confirmation of any size is small beside the search, and its parts are counted by the workers.
-        most = max(config.trials, SEEDS * config.confirm)
-        self._cards = visible_gpus() if config.workers == "auto" and not only_confirm else ()
-        count = num_workers(config.workers, most=most)
-        self._environments = worker_environments(count, may_grow=bool(self._cards))
+        self._cards = growing_cards(config, only_confirm=only_confirm)
+        self._environments = environments_of(config, only_confirm=only_confirm)
+        self._standby = standby
         self._finished: Counter[int] | None = None
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
         # Of the last process of each number; of no account for a study that is a file.
@@ -88,6 +90,8 @@ class Crew:
         except BaseException:
             self._stop()
             raise
+        if self._standby:
+            self._standby.dismiss()
         return self
 
     def __exit__(
@@ -104,24 +108,13 @@ class Crew:
         """Start the worker of that number."""
         error_file(self._folder, number).unlink(missing_ok=True)
         self.leases[number] = secrets.token_hex(8)
-        environment = os.environ | {
-            "TF_CPP_MIN_LOG_LEVEL": os.environ.get("TF_CPP_MIN_LOG_LEVEL", "2"),
-            "PYTHONUNBUFFERED": "1",
-            SUPERVISOR_VARIABLE: str(os.getpid()),
-            leases.LEASE_VARIABLE: self.leases[number],
-            **self._environments[number - self._first],
-        }
+        environment = self._environments[number - self._first]
+        arguments = ["worker", *self._options, "--number", str(number), "--", str(self._folder.root)]
+        more = {leases.LEASE_VARIABLE: self.leases[number]}
         file = worker_log(self._folder, number)
         with storage_errors(file), open(file, "ab") as log:
-            # A session of its own: Ctrl-C on the terminal reaches the supervisor alone, which then ends the workers.
-            self._processes[number] = subprocess.Popen(
-                [*self._command, "--number", str(number), "--", str(self._folder.root)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
+            waiting = self._standby.order(arguments, environment, more=more, log=file) if self._standby else None
+            self._processes[number] = waiting or start_process(arguments, environment | more, output=log)
 
     @property
     def may_grow(self) -> bool:

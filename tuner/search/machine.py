@@ -11,10 +11,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from tuner.config import SearchConfig
+from tuner.search.seeds import NUM_FRESH_SEEDS
+
 __all__ = [
     "available_memory_bytes",
     "card_environment",
     "cards_with_room",
+    "environments_of",
+    "growing_cards",
     "network_file_system",
     "num_cores",
     "num_memory_kills",
@@ -81,6 +86,18 @@ def num_workers(asked: Literal["auto"] | int, *, most: int) -> int:
     memory = available_memory_bytes()
     fitting = most if memory is None else memory // WORKER_MEMORY_BYTES
     return max(1, min(len(visible_gpus()) or num_cores(), fitting, most))
+
+
+def environments_of(config: SearchConfig, *, only_confirm: bool = False) -> list[dict[str, str]]:
+    """What each worker of a search has in its environment beside this process's own; as many as there are workers."""
+    # A confirmation of any size is small beside the search, and its parts are counted by the workers.
+    count = num_workers(config.workers, most=max(config.trials, NUM_FRESH_SEEDS * config.confirm))
+    return worker_environments(count, may_grow=bool(growing_cards(config, only_confirm=only_confirm)))
+
+
+def growing_cards(config: SearchConfig, *, only_confirm: bool) -> tuple[str, ...]:
+    """The graphics cards that more workers may come to."""
+    return visible_gpus() if config.workers == "auto" and not only_confirm else ()
 
 
 def worker_environments(count: int, *, may_grow: bool = False) -> list[dict[str, str]]:

@@ -10,7 +10,7 @@ import numpy as np
 from tuner import leases
 from tuner.config import SearchConfig
 from tuner.records import Claim, ConfirmPlan, Outcome, SeedRun, SweptTrial, Trace, TrialRecord
-from tuner.search.seeds import derive_seed, fresh_split_seed
+from tuner.search.seeds import NUM_FRESH_SEEDS, derive_seed, fresh_split_seed
 from tuner.search.study import load_trials
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
@@ -19,7 +19,6 @@ from tuner.stability.score import failed_score
 from tuner.store import RunFolder, read_json, write_json
 
 __all__ = [
-    "SEEDS",
     "give_up_claims",
     "is_finished",
     "load_claims",
@@ -30,14 +29,12 @@ __all__ = [
     "unmeasured",
 ]
 
-# Fresh trainings of each finalist. Source: convention; the fewest that show a spread and survive one accident.
-SEEDS = 3
 # A fresh training that took its worker down this often is not tried again.
 MAX_CRASHES = 2
 
 
 def plan_confirmation(
-    folder: RunFolder, *, top: int, seeds: int = SEEDS, fresh_split: bool = False
+    folder: RunFolder, *, top: int, seeds: int = NUM_FRESH_SEEDS, fresh_split: bool = False
 ) -> ConfirmPlan | None:
     """Choose the finalists of a run and store the plan; trainings that were done for an earlier plan count.
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-__all__ = ["derive_seed", "fresh_split_seed"]
+__all__ = ["NUM_FRESH_SEEDS", "derive_seed", "fresh_split_seed"]
+
+# Fresh trainings of each finalist. Source: convention; the fewest that show a spread and survive one accident.
+NUM_FRESH_SEEDS = 3
 
 # First step of the path to the seeds of fresh splits; no trial has this number.
 _FRESH_SPLITS = 2**31 - 1

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import faulthandler
-import os
 import signal
-import sys
 import time
 from collections.abc import Callable
 
 from tuner import errors, interrupts, leases
 from tuner.errors import EnvironmentFault, TunerError, package_faults
-from tuner.search.crew import SUPERVISOR_VARIABLE, Crew, error_file, worker_log
+from tuner.loading import load_keras
+from tuner.search.crew import Crew, error_file, worker_log
 from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
 from tuner.search.machine import num_memory_kills
+from tuner.search.parent import end_with_parent
 from tuner.search.plan import give_up_claims, note_crash
+from tuner.search.standby import Standby
 from tuner.search.study import MAX_ATTEMPTS, MAX_KILLS, Study, storage_faults
 from tuner.stability.judgement import worst_objective
 from tuner.stability.margin import MAX_PENALTY_NATS
@@ -47,8 +46,6 @@ NUM_LOG_LINES = 5
 FATAL = "Fatal Python error: "
 NUM_SEARCHED_LINES = 500
 
-_PR_SET_PDEATHSIG = 1
-
 
 class WornOut(TunerError):
     """A worker has grown, and ended between two trainings so that another one goes on with the memory that it freed."""
@@ -76,10 +73,11 @@ def run_worker(
     Raises:
         TunerError: The space or the storage is at fault; also written down for the supervisor.
     """
-    _die_with_parent()
+    end_with_parent()
     faulthandler.enable()
     try:
         with package_faults(), storage_faults(folder), leases.hold(folder, number):
+            load_keras()
             from tuner.search.worker import work
 
             is_done = work(folder, number=number, deadline=deadline, only_confirm=only_confirm)
@@ -100,6 +98,7 @@ def supervise(
     on_tick: Callable[[], None],
     only_confirm: bool = False,
     first: int = 0,
+    standby: Standby | None = None,
 ) -> None:
     """Run workers to the end of the search; restart those that die.
 
@@ -109,6 +108,7 @@ def supervise(
         on_tick: Called about once a second.
         only_confirm: Passed on to the workers.
         first: Number of the first worker; those of other machines have other ones.
+        standby: Processes that have been started already for `worker_environments_of` the run's configuration.
 
     Raises:
         TunerError: The one that a worker reported.
@@ -119,7 +119,7 @@ def supervise(
         study.give_back(crashed=False)
         folder.remove_checkpoints(besides=study.unfinished())
         give_up_claims(folder)
-        with Crew(folder, deadline=deadline, only_confirm=only_confirm, first=first) as crew:
+        with Crew(folder, deadline=deadline, only_confirm=only_confirm, first=first, standby=standby) as crew:
             _supervise(folder, study, crew, on_tick)
 
 
@@ -222,13 +222,3 @@ def _crash(lines: list[str]) -> list[str]:
         return []
     calls = [line for line in lines[starts[-1] :] if line.startswith("  File ")]
     return [lines[starts[-1]], *calls[:NUM_LOG_LINES]]
-
-
-def _die_with_parent() -> None:
-    """On Linux, have the kernel end this process when the supervisor dies, however it dies."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.environ.get(SUPERVISOR_VARIABLE, str(os.getppid())) != str(os.getppid()):
-        # It died before the call above, while this process was starting.
-        os.kill(os.getpid(), signal.SIGKILL)
