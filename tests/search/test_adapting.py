@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import math
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from tuner.config import SearchConfig
 from tuner.records import Adaptation, Finding, Outcome, Remedy, SeedRun, Trace
-from tuner.search.adapting import adapt
+from tuner.search.adapting import Adapter
 from tuner.search.oracle import StudyOracle
 from tuner.search.study import Study, load_trials
 from tuner.stability.score import failed_score
@@ -38,8 +37,12 @@ def space() -> keras_tuner.HyperParameters:
 
 
 def oracle(folder: RunFolder, *, count: int, is_adapting: bool = True, seed: int = 0) -> StudyOracle:
-    narrowed = functools.partial(adapt, folder) if is_adapting else None
-    return StudyOracle(Study(folder, seed=seed), max_trials=count, hyperparameters=space(), adapt=narrowed)
+    return StudyOracle(
+        Study(folder, seed=seed),
+        max_trials=count,
+        hyperparameters=space(),
+        adapt=Adapter(folder) if is_adapting else None,
+    )
 
 
 def run_one(folder: RunFolder, made: StudyOracle) -> float:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import math
+import operator
+import random
 
 import pytest
 
 from tuner.records import AdaptationStep, Finding, Narrowing, Outcome, Remedy, SeedRun, TrialRecord
 from tuner.stability.adaptation import (
     AGREEING_FRAC,
+    BEST_FRAC,
     BLAMED_CONFIDENCE,
     KEPT_FRAC,
     MIN_AGREEING,
+    Evidence,
     SearchRange,
     adaptation_lines,
     narrowed_ranges,
-    narrowings,
 )
 from tuner.stability.causes import CAUSES
 from tuner.stability.detectors import ALARM_SEVERITY
@@ -23,6 +26,12 @@ from tuner.stability.explanation import top_cause
 from tuner.stability.score import failed_score
 
 RATE = {"learning_rate": SearchRange(1e-4, 10.0, is_log=True)}
+
+
+def narrowings(trials, ranges):
+    evidence = Evidence(ranges)
+    evidence.add(trials)
+    return evidence.narrowings()
 
 
 def cause(code="learning_rate_too_high", *, confidence=0.8, severity=0.9, remedies=None):
@@ -37,8 +46,9 @@ def trial(number, value, *, name="learning_rate", causes=(), outcome=Outcome.COM
     return TrialRecord(number, outcome, {name: value, "optimizer": "adam"}, objective, (run,))
 
 
-def diverged(number, value, **options):
-    return trial(number, value, causes=[cause(**options)], outcome=Outcome.DIVERGED, objective=4.0, stability=-0.5)
+def diverged(number, value, *, name="learning_rate", **options):
+    causes = [cause(**options)]
+    return trial(number, value, name=name, causes=causes, outcome=Outcome.DIVERGED, objective=4.0, stability=-0.5)
 
 
 GOOD = [trial(0, 1e-3), trial(1, 1e-2, objective=-2.0)]
@@ -147,6 +157,58 @@ def test_trials_without_a_training_to_explain_do_not_count():
         trial(11, 5.0, outcome=Outcome.ERROR, objective=5.0),
     ]
     assert narrowings(GOOD + BAD + others, RATE) == narrowings(GOOD + BAD, RATE)
+
+
+def test_evidence_grows_trial_by_trial_and_counts_none_twice():
+    evidence, trials = Evidence(RATE), [*BAD, *GOOD]
+    for count in range(1, len(trials) + 1):
+        evidence.add(trials[:count])
+        assert evidence.narrowings() == narrowings(trials[:count], RATE)
+    assert evidence.narrowings() != ()
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "depth"])
+def test_what_is_agreed_on_is_what_comparing_every_trial_with_every_bound_finds(name):
+    """Three hundred made-up studies; a reference that goes by the words of the rule."""
+    is_lower = name == "depth"
+    ranges = {name: SearchRange(1e-4, 10.0, is_log=True)}
+    remedy = (Remedy(name, "lower >= x 2" if is_lower else "upper <= x 0.5", ""),)
+    num_found = 0
+    for seed in range(300):
+        rng = random.Random(seed)
+        edge = rng.uniform(-3, 0.5)
+        trials = []
+        for number in range(rng.randrange(3, 40)):
+            exponent = rng.uniform(-4, 1)
+            is_lost = (exponent < edge if is_lower else exponent > edge) is (rng.random() < 0.93)
+            make = diverged if is_lost else trial
+            options = {"remedies": remedy} if is_lost else {"objective": rng.uniform(-3, 0)}
+            trials.append(make(number, 10**exponent, name=name, **options))
+        found = narrowings(trials, ranges)
+        assert [(each.bound, each.trials) for each in found] == reference(trials, name, is_lower=is_lower)
+        num_found += len(found)
+    assert 30 < num_found < 270
+
+
+def reference(trials, name, *, is_lower):
+    whole, beyond = SearchRange(1e-4, 10.0, is_log=True), operator.lt if is_lower else operator.gt
+    value = {each.number: each.hyperparameters[name] for each in trials}
+    lost = [each for each in trials if each.outcome is Outcome.DIVERGED]
+    fine = sorted((each for each in trials if each not in lost), key=lambda each: each.objective)
+    best = [value[each.number] for each in fine[: math.ceil(BEST_FRAC * len(fine))]]
+    limit = whole.at(1 - KEPT_FRAC if is_lower else KEPT_FRAC)
+    outward = min if is_lower else max
+    # A bound outside of the range is none.
+    asked = {each.number: value[each.number] * (2 if is_lower else 0.5) for each in lost}
+    asked = {number: bound for number, bound in asked.items() if whole.low <= bound <= whole.high}
+    bounds = {outward(bound, limit) for bound in asked.values()}
+    for bound in sorted(bounds, reverse=is_lower):
+        there = [number for number in value if beyond(value[number], bound)]
+        blaming = [number for number in asked if beyond(value[number], bound)]
+        enough = len(blaming) >= max(MIN_AGREEING, AGREEING_FRAC * len(there))
+        if enough and not any(beyond(each, bound) for each in best):
+            return [(bound, tuple(blaming))]
+    return []
 
 
 def test_inactive_and_unknown_parameters_are_left_alone():

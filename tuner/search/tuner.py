@@ -21,7 +21,8 @@ from tuner.data import labels
 from tuner.data.label_sets import is_label_sets
 from tuner.errors import ConfigError
 from tuner.records import Outcome, Trace
-from tuner.search import adapting, spaces
+from tuner.search import spaces
+from tuner.search.adapting import Adapter
 from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
 from tuner.search.halving import half_batch
 from tuner.search.machine import available_memory_bytes, visible_gpus
@@ -101,7 +102,7 @@ class StabilityTuner(keras_tuner.Tuner):
             if tuner_kwargs.pop("overwrite", False):
                 shutil.rmtree(self.run_folder.root, ignore_errors=True)
             self.run_folder.root.mkdir(parents=True, exist_ok=True)
-            narrowed = functools.partial(adapting.adapt, self.run_folder) if adapt else None
+            narrowed = Adapter(self.run_folder) if adapt else None
             is_pareto = objective == "pareto"
             study = Study(self.run_folder, algorithm="nsga2" if is_pareto else "tpe", seed=seed, is_pareto=is_pareto)
             pruner = "none" if is_pareto else pruner

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import gc
 import importlib.metadata
 import os
@@ -15,7 +14,7 @@ import keras_tuner
 from keras_tuner.engine import trial as trial_module
 
 from tuner.records import Trace
-from tuner.search.adapting import adapt
+from tuner.search.adapting import Adapter
 from tuner.search.confirm import confirm
 from tuner.search.context import discover_space, judgement_of, training_data
 from tuner.search.grid import check_grid
@@ -145,12 +144,12 @@ def _search(
     config = folder.load_config()
     if config.algorithm == "grid":
         check_grid(space, trials=config.trials, num_others=bool(config.baseline))
-    narrowed = functools.partial(adapt, folder) if config.adapt else None
+    adapter = Adapter(folder) if config.adapt else None
     oracle = StudyOracle(
         study,
         max_trials=config.trials,
         hyperparameters=space,
-        adapt=narrowed,
+        adapt=adapter,
         pruner=config.pruner,
         baseline=baseline_space(space, config.baseline) if config.baseline else None,
         target=config.target_objective,

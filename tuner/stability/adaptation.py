@@ -7,6 +7,7 @@ best trials so far are never beyond it; and a third of the range always stays.
 
 from __future__ import annotations
 
+import bisect
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,7 @@ from tuner.stability.explanation import top_cause
 from tuner.stability.ranking import STABLE
 from tuner.stability.remedies import apply_remedies
 
-__all__ = ["SearchRange", "adaptation_lines", "narrowed_ranges", "narrowings"]
+__all__ = ["Evidence", "SearchRange", "adaptation_lines", "narrowed_ranges"]
 
 # Trials that must blame the same for a bound. Source: convention; two may agree by chance, since causes are no proof.
 MIN_AGREEING = 3
@@ -31,6 +32,8 @@ BLAMED_CONFIDENCE = 0.4
 BEST_FRAC = 0.25
 # Share of a range, on its own scale, that always stays. Source: convention.
 KEPT_FRAC = 1 / 3
+
+_SIGNS: dict[Literal["upper", "lower"], float] = {"upper": 1.0, "lower": -1.0}
 
 
 @dataclass(frozen=True)
@@ -71,19 +74,91 @@ class _Blame:
     cause: str
 
 
-def narrowings(trials: Iterable[TrialRecord], ranges: Mapping[str, SearchRange]) -> tuple[Narrowing, ...]:
-    """The bounds that finished trials agree on, in the order of the ranges.
+class Evidence:
+    """What finished trials say of the ranges. It is kept, because with ten thousand trials to compare takes long.
 
     Args:
-        trials: In any order; unfinished ones, and those that left no training to explain, do not count.
         ranges: What may be narrowed, by hyperparameter.
     """
-    known = sorted((trial for trial in trials if _is_known(trial)), key=lambda trial: trial.number)
-    blames = [blame for trial in known if (blame := _blame(trial, ranges)) is not None]
-    found = [
-        _agreed(name, side, ranges[name], known=known, blames=blames) for name in ranges for side in ("upper", "lower")
-    ]
-    return tuple(narrowing for narrowing in found if narrowing is not None)
+
+    def __init__(self, ranges: Mapping[str, SearchRange]) -> None:
+        self.ranges = dict(ranges)
+        self._numbers: set[int] = set()
+        self._usable: list[tuple[float, int]] = []
+        self._sides = {(name, side): _Beyond(sign) for name in ranges for side, sign in _SIGNS.items()}
+
+    def add(self, trials: Iterable[TrialRecord]) -> None:
+        """Learn from trials, in any order; known ones, and those that left no training to explain, do not count."""
+        for trial in trials:
+            if trial.number not in self._numbers:
+                self._numbers.add(trial.number)
+                if _is_known(trial):
+                    self._add(trial)
+
+    def _add(self, trial: TrialRecord) -> None:
+        if trial.outcome is Outcome.COMPLETED and trial.objective is not None:
+            bisect.insort(self._usable, (trial.objective, trial.number))
+        for (name, _), beyond in self._sides.items():
+            if (value := _number(trial, name)) is not None:
+                beyond.add(trial.number, value)
+        if blame := _blame(trial, self.ranges):
+            bound = _kept(blame.bound, blame.side, self.ranges[blame.parameter])
+            self._sides[blame.parameter, blame.side].blame(trial.number, bound, blame.cause)
+
+    def narrowings(self) -> tuple[Narrowing, ...]:
+        """The bounds that the trials agree on, in the order of the ranges."""
+        best = [number for _, number in self._usable[: math.ceil(BEST_FRAC * len(self._usable))]]
+        found = [
+            Narrowing(name, side, bound, whole=(self.ranges[name].low, self.ranges[name].high), cause=cause, trials=who)
+            for (name, side), beyond in self._sides.items()
+            for bound, cause, who in beyond.agreed(best)
+        ]
+        return tuple(found)
+
+
+class _Beyond:
+    """The trials beyond each bound of one side of a range. Of the lower side all is mirrored: beyond is above.
+
+    Args:
+        sign: Of the side.
+    """
+
+    def __init__(self, sign: float) -> None:
+        self._sign = sign
+        self._values: dict[int, float] = {}
+        self._sorted: list[float] = []
+        self._causes: dict[int, str] = {}
+        self._sorted_blaming: list[float] = []
+        self._bounds: list[float] = []
+
+    def add(self, trial: int, value: float) -> None:
+        """A trial with that value."""
+        self._values[trial] = self._sign * value
+        bisect.insort(self._sorted, self._sign * value)
+
+    def blame(self, trial: int, bound: float, cause: str) -> None:
+        """One of them blames what lies beyond a bound."""
+        self._causes[trial] = cause
+        bisect.insort(self._sorted_blaming, self._values[trial])
+        bisect.insort(self._bounds, self._sign * bound)
+
+    def agreed(self, best: Iterable[int]) -> list[tuple[float, str, tuple[int, ...]]]:
+        """The narrowest bound that enough trials agree on, if there is one: bound, cause, trials that blame.
+
+        Args:
+            best: Trials that no bound may exclude.
+        """
+        protected = max((self._values[number] for number in best if number in self._values), default=-math.inf)
+        for bound in self._bounds[bisect.bisect_left(self._bounds, protected) :]:
+            num_beyond = len(self._sorted) - bisect.bisect_right(self._sorted, bound)
+            num_blaming = len(self._sorted_blaming) - bisect.bisect_right(self._sorted_blaming, bound)
+            if num_blaming < MIN_AGREEING:
+                break
+            if num_blaming >= AGREEING_FRAC * num_beyond:
+                who = sorted(number for number in self._causes if self._values[number] > bound)
+                cause = Counter(self._causes[number] for number in who).most_common(1)[0][0]
+                return [(self._sign * bound, cause, tuple(who))]
+        return []
 
 
 def narrowed_ranges(ranges: Mapping[str, SearchRange], found: Iterable[Narrowing]) -> dict[str, tuple[float, float]]:
@@ -163,42 +238,6 @@ def _blame(trial: TrialRecord, ranges: Mapping[str, SearchRange]) -> _Blame | No
         if value < low:
             return _Blame(trial.number, remedy.parameter, "lower", low, cause.code)
     return None
-
-
-def _agreed(
-    name: str,
-    side: Literal["upper", "lower"],
-    whole: SearchRange,
-    *,
-    known: Sequence[TrialRecord],
-    blames: Iterable[_Blame],
-) -> Narrowing | None:
-    """The narrowest bound on one side that enough trials agree on."""
-    blamed = {blame.trial: blame for blame in blames if (blame.parameter, blame.side) == (name, side)}
-    values = {trial.number: value for trial in known if (value := _number(trial, name)) is not None}
-    protected = [values[trial.number] for trial in _best(known) if trial.number in values]
-
-    def is_beyond(value: float, bound: float) -> bool:
-        return value > bound if side == "upper" else value < bound
-
-    bounds = {_kept(blame.bound, side, whole) for blame in blamed.values()}
-    for bound in sorted(bounds, reverse=side == "lower"):
-        beyond = [number for number, value in values.items() if is_beyond(value, bound)]
-        agreeing = [number for number in beyond if number in blamed]
-        is_shared = len(agreeing) >= max(MIN_AGREEING, AGREEING_FRAC * len(beyond))
-        if is_shared and not any(is_beyond(value, bound) for value in protected):
-            causes = Counter(blamed[number].cause for number in agreeing)
-            return Narrowing(
-                name, side, bound, whole=(whole.low, whole.high), cause=causes.most_common(1)[0][0],
-                trials=tuple(agreeing),
-            )  # fmt: skip
-    return None
-
-
-def _best(known: Sequence[TrialRecord]) -> list[TrialRecord]:
-    usable = [trial for trial in known if trial.outcome is Outcome.COMPLETED and trial.objective is not None]
-    ordered = sorted(usable, key=lambda trial: (trial.objective, trial.number))
-    return ordered[: math.ceil(BEST_FRAC * len(ordered))]
 
 
 def _kept(bound: float, side: Literal["upper", "lower"], whole: SearchRange) -> float:
