@@ -4,8 +4,8 @@
 
 A study in an SQLite file is filled with finished trials, and the next ones are timed, without any training. The aim is
 less than 50 ms a trial at the 10,000th. "Plain Optuna" goes on in a copy of the same file, with the same sampler and
-its own pruner of successive halving. "Narrowing" is what the ranges for a proposal cost beside that, from the records of
-as many trials.
+its own pruner of successive halving. "Narrowing" is what the ranges for a proposal cost beside that, from the records
+of as many trials.
 """
 
 from __future__ import annotations
