@@ -248,6 +248,18 @@ def test_predictions_are_read_like_the_training_data(folder, tmp_path):
     assert notes == [cut]
 
 
+def test_a_few_damaged_sounds_are_left_out_of_what_is_predicted(folder):
+    root = folder()
+    trained = load(str(root))
+    gone = trained.row_names[3]
+    (root / gone).write_bytes(b"")
+    notes: list[str] = []
+    x, names = load_features(str(root), trained.spec, notes)
+    np.testing.assert_array_equal(x, np.delete(trained.x, 3, axis=0))
+    assert names == tuple(name for name in trained.row_names if name != gone)
+    assert notes == [f"1 of 24 sounds cannot be read and was left out:\n  {gone}: the file is empty"]
+
+
 def test_unreadable_sounds_cannot_be_predicted(folder, tmp_path):
     spec = load(str(folder())).spec
     (tmp_path / "bad.wav").write_bytes(b"")

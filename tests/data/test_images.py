@@ -328,6 +328,21 @@ def test_features_for_prediction(folder, tmp_path):
     assert load_features(str(tmp_path / "other.jpg"), trained.spec)[0].shape == (1, 20, 20, 3)
 
 
+def test_a_few_damaged_images_are_left_out_of_what_is_predicted_and_more_are_refused(folder):
+    root = folder()
+    trained = load(str(root))
+    (root / "dog" / "1.png").write_bytes(b"")
+    notes: list[str] = []
+    x, names = load_features(str(root), trained.spec, notes)
+    np.testing.assert_array_equal(x, np.delete(trained.x, 11, axis=0))
+    assert names == tuple(name for name in trained.row_names if name != "dog/1.png")
+    assert notes == ["1 of 20 images cannot be read and was left out:\n  dog/1.png: the file is empty"]
+    for number in (2, 3):
+        (root / "dog" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"3 of 20 images in .* cannot be read. Replace or remove:"):
+        load_features(str(root), trained.spec)
+
+
 def test_features_that_cannot_be_read(folder, tmp_path):
     spec = load(str(folder())).spec
     (tmp_path / "none").mkdir()

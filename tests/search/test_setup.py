@@ -13,7 +13,7 @@ import pytest
 
 from tuner.config import SearchConfig, resolve
 from tuner.data import cache
-from tuner.errors import AuditError, ConfigError, DataError, EnvironmentFault, RunError
+from tuner.errors import AuditError, ConfigError, DataError, EnvironmentFault, RunError, SpaceError
 from tuner.records import Outcome
 from tuner.search import setup
 from tuner.search.setup import choose_folder, note_start, prepare, read_data
@@ -250,6 +250,20 @@ def test_severe_faults_stop_a_search_unless_it_is_forced(table: Path, tmp_path: 
     assert not (tmp_path / "run").exists()
     _, record = prepare(config(table, force=True), tmp_path / "run")
     assert record.findings[0].severity >= 0.9
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ("imgae", r"'imgae' is unknown. Expected one of .* Did you mean 'image'\?"),
+        ("nothing.py:Space", r"'nothing.py' does not exist"),
+    ],
+)
+def test_a_space_that_is_not_there_is_told_before_the_data_are_read(space: str, told: str, tmp_path: Path) -> None:
+    config = SearchConfig(data=str(tmp_path / "nor are these"), space=space)
+    with pytest.raises(SpaceError, match=told):
+        prepare(config, tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_data_that_cannot_be_read_leaves_no_folder(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def read_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Wave, t
         notes: What is decided is added.
 
     Raises:
-        DataError: There are no sounds, or some cannot be read.
+        DataError: There are no sounds, or too many of them cannot be read.
     """
     readable = folders.to_predict(path, AUDIO_SUFFIXES, noun="sounds")
     headers = readable.each(_header)
@@ -141,7 +141,9 @@ def read_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Wave, t
     rate_hz = spec.sample_rate_hz or MAX_RATE_HZ
     longest_s = spec.input_shape[0] / rate_hz + LENGTH_TOLERANCE_S
     notes += padding.cut_note(lengths_s, longest_s, noun="sounds", unit="s")
-    return _decoded(readable, rate_hz, spec.input_shape[0]), readable.names
+    x = _decoded(readable, rate_hz, spec.input_shape[0])
+    notes += filter(None, [readable.note])
+    return x, readable.names
 
 
 def _refuse_short(lengths_s: dict[str, float], spec: DataSpec, root: Path) -> None:

@@ -237,18 +237,17 @@ class Readable:
         problems: Why each of the others could not.
     """
 
-    def __init__(self, root: Path, files: Iterable[Path], *, noun: str, most: float = MAX_UNREADABLE_FRAC) -> None:
+    def __init__(self, root: Path, files: Iterable[Path], *, noun: str) -> None:
         """Begin with all.
 
         Args:
             root: Files are named from here on.
             files: To be read.
             noun: What they are, in the plural, for messages.
-            most: Largest share of them that may be left out.
         """
         self.files = list(files)
         self.problems: dict[Path, str] = {}
-        self._root, self._noun, self._most, self._count = root, noun, most, len(self.files)
+        self._root, self._noun, self._count = root, noun, len(self.files)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -326,7 +325,7 @@ class Readable:
         """
         self.problems |= problems
         self.files = [file for file in self.files if file not in problems]
-        if len(self.problems) > self._most * self._count:
+        if len(self.problems) > MAX_UNREADABLE_FRAC * self._count:
             raise DataError(
                 f"{self._summary} in {str(self._root)!r} cannot be read. Replace or remove:\n{self._listed}"
             )
@@ -342,7 +341,7 @@ class Readable:
 
 
 def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
-    """A file, or all of some types below a folder; none may be left out.
+    """A file, or all of some types below a folder; a few that cannot be read may be left out, as in training.
 
     Raises:
         DataError: The folder holds no such files.
@@ -351,7 +350,7 @@ def to_predict(path: Path, suffixes: tuple[str, ...], *, noun: str) -> Readable:
     files = files_below(path, suffixes)[0] if path.is_dir() else [path]
     if not files:
         raise DataError(f"{str(path)!r} holds no {noun}. Expected: files ending in {', '.join(suffixes)}.")
-    return Readable(root, files, noun=noun, most=0)
+    return Readable(root, files, noun=noun)
 
 
 def passed_over(folder: Path, suffixes: tuple[str, ...], *, noun: str) -> list[str]:

@@ -120,18 +120,21 @@ def read(root: Path, options: ReadOptions, *, like: DataSpec | None = None) -> D
     )
 
 
-def read_features(path: Path, spec: DataSpec) -> tuple[Pixels, tuple[str, ...]]:
+def read_features(path: Path, spec: DataSpec, notes: list[str]) -> tuple[Pixels, tuple[str, ...]]:
     """Read images to predict: one image, or all images below a folder, in the size and mode of the training data.
 
     Args:
         path: An image file or a folder.
         spec: How the training data was read.
+        notes: What is decided is added.
 
     Raises:
-        DataError: There are no images, or some cannot be read.
+        DataError: There are no images, or too many of them cannot be read.
     """
     readable = folders.to_predict(path, IMAGE_SUFFIXES, noun="images")
-    return _decoded(readable, *_size_and_mode(spec)), readable.names
+    x = _decoded(readable, *_size_and_mode(spec))
+    notes += filter(None, [readable.note])
+    return x, readable.names
 
 
 def _size_and_mode(spec: DataSpec) -> tuple[Size, str]:

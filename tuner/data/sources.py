@@ -215,7 +215,7 @@ def load_features(
     if found == "tables" and path.is_file() and (spec.form == "table" or spec.kind == "text"):
         return tables.read_features(path, spec, notes)
     if found == "images" and spec.kind == "image" and spec.form != "digits":
-        return images.read_features(path, spec)
+        return images.read_features(path, spec, notes)
     if found == "sounds" and spec.kind == "audio":
         return audio.read_features(path, spec, notes)
     if found == "arrays" and spec.kind in ("image", "series"):

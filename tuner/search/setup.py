@@ -23,6 +23,7 @@ from tuner.data.transformers.channels import is_value
 from tuner.database import open_database
 from tuner.errors import AuditError, ConfigError, RunError, TunerError
 from tuner.records import DatasetRecord, DataSpec, Finding
+from tuner.search import space_files
 from tuner.stability.judgement import chance_levels, choose_metric
 from tuner.store import RunFolder, atomic_open, storage_errors, write_json
 from tuner.tasks import TASKS
@@ -135,18 +136,24 @@ def prepare(
 
     Raises:
         RunError: The folder holds a run of other data or settings.
+        SpaceError: There is no such search space.
         AuditError: The audit found severe faults and `force` is not set.
         EnvironmentFault: The folder or the database cannot be used.
     """
     if config.storage:
         # First: a run that names a wrong one would be of no use, and in the way of the right one.
         open_database(config.storage)
+    folder = RunFolder(root)
+    with storage_errors(root):
+        has_space = folder.space_file.is_file()
+    if config.space and not has_space:
+        # Before the data are read, which may take long; what is in the file is seen by the workers.
+        space_files.locate(config.space, base_dir=Path())
     data = read_data(config, before=before)
     severe = [finding for finding in data.record.findings if finding.severity >= audit.SEVERE]
     if severe and not config.force:
         listed = "\n".join(f"  {finding.code}: {finding.cause}" for finding in severe)
         raise AuditError(f"The data has severe faults:\n{listed}\nMend them, or search all the same with --force.")
-    folder = RunFolder(root)
     with storage_errors(root):
         _refuse_foreign(folder)
         root.mkdir(parents=True, exist_ok=True)

@@ -25,6 +25,7 @@ from search_spaces import SPACES
 from tuner.data import pipelines
 from tuner.errors import SpaceError, did_you_mean
 from tuner.records import DataSpec
+from tuner.search import space_files
 from tuner.search.machine import available_memory_bytes
 from tuner.search.ranges import apply_ranges, is_possible, value_text
 from tuner.training.memory import bounded_weights
@@ -125,17 +126,11 @@ def load(space: str | None, spec: DataSpec, *, num_train: int, epochs: int, base
         }
 
     name = space or spec.kind
-    if name in SPACES:
+    place = space_files.locate(name, base_dir=base_dir)
+    if place is None:
         return _fitted(SPACES[name], facts_of, name=name)
-    file_text, separator, object_name = name.rpartition(":")
-    if not separator and not name.endswith(".py"):
-        raise SpaceError(
-            f"Search space {name!r} is unknown. Expected one of {', '.join(SPACES)}, or FILE.py:OBJECT."
-            f"{did_you_mean(name, SPACES)}"
-        )
-    file = base_dir / (file_text if separator else name)
-    module = _imported(file)
-    found = _attribute(module, object_name if separator else "", file=file)
+    file, object_name = place
+    found = _attribute(_imported(file), object_name, file=file)
     return found if isinstance(found, keras_tuner.HyperModel) else _fitted(found, facts_of, name=name)
 
 
@@ -184,8 +179,6 @@ def _fitted(found: Any, facts_of: _FactsOf, *, name: str) -> Any:
 
 def _imported(file: Path) -> ModuleType:
     """Execute a Python file as a module of a name of its own."""
-    if not file.is_file():
-        raise SpaceError(f"Search space file {str(file)!r} does not exist. Give --space an existing FILE.py:OBJECT.")
     resolved = file.resolve()
     module_name = f"tuner_user_space_{hashlib.sha256(str(resolved).encode()).hexdigest()[:12]}"
     module_spec = importlib.util.spec_from_file_location(module_name, resolved)
