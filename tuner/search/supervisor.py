@@ -108,7 +108,7 @@ def supervise(
         on_tick: Called about once a second.
         only_confirm: Passed on to the workers.
         first: Number of the first worker; those of other machines have other ones.
-        standby: Processes that have been started already for `worker_environments_of` the run's configuration.
+        standby: Processes that wait to be workers of this run.
 
     Raises:
         TunerError: The one that a worker reported.

@@ -108,11 +108,12 @@ class Evidence:
     def narrowings(self) -> tuple[Narrowing, ...]:
         """The bounds that the trials agree on, in the order of the ranges."""
         best = [number for _, number in self._usable[: math.ceil(BEST_FRAC * len(self._usable))]]
-        found = [
-            Narrowing(name, side, bound, whole=(self.ranges[name].low, self.ranges[name].high), cause=cause, trials=who)
-            for (name, side), beyond in self._sides.items()
-            for bound, cause, who in beyond.agreed(best)
-        ]
+        found = []
+        for (name, side), beyond in self._sides.items():
+            if agreed := beyond.agreed(best):
+                bound, cause, trials = agreed
+                whole = (self.ranges[name].low, self.ranges[name].high)
+                found.append(Narrowing(name, side, bound, whole=whole, cause=cause, trials=trials))
         return tuple(found)
 
 
@@ -142,8 +143,8 @@ class _Beyond:
         bisect.insort(self._sorted_blaming, self._values[trial])
         bisect.insort(self._bounds, self._sign * bound)
 
-    def agreed(self, best: Iterable[int]) -> list[tuple[float, str, tuple[int, ...]]]:
-        """The narrowest bound that enough trials agree on, if there is one: bound, cause, trials that blame.
+    def agreed(self, best: Iterable[int]) -> tuple[float, str, tuple[int, ...]] | None:
+        """The narrowest bound that enough trials agree on, if there is one; with its cause and the trials that blame it.
 
         Args:
             best: Trials that no bound may exclude.
@@ -157,8 +158,8 @@ class _Beyond:
             if num_blaming >= AGREEING_FRAC * num_beyond:
                 who = sorted(number for number in self._causes if self._values[number] > bound)
                 cause = Counter(self._causes[number] for number in who).most_common(1)[0][0]
-                return [(self._sign * bound, cause, tuple(who))]
-        return []
+                return self._sign * bound, cause, tuple(who)
+        return None
 
 
 def narrowed_ranges(ranges: Mapping[str, SearchRange], found: Iterable[Narrowing]) -> dict[str, tuple[float, float]]:
