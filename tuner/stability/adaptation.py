@@ -144,7 +144,7 @@ class _Beyond:
         bisect.insort(self._bounds, self._sign * bound)
 
     def agreed(self, best: Iterable[int]) -> tuple[float, str, tuple[int, ...]] | None:
-        """The narrowest bound that enough trials agree on, if there is one; with its cause and the trials that blame it.
+        """The narrowest bound that enough trials agree on, if there is one; its cause, and the trials that blame it.
 
         Args:
             best: Trials that no bound may exclude.
