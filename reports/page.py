@@ -302,7 +302,10 @@ def _causes(ranked: Sequence[TrialRecord], adaptation: Adaptation) -> dict[str, 
     """What was unstable, why, and what to change: over all trials, trial by trial, and what the search did about it."""
     steps = adaptation.steps
     return {
-        "frequent": [(cause, ", ".join(map(str, numbers))) for cause, numbers in explanation.frequent_causes(ranked)],
+        "frequent": [
+            (likelihood, cause, ", ".join(map(str, numbers)))
+            for likelihood, cause, numbers in explanation.frequent_causes(ranked)
+        ],
         "trials": [_cause_row(trial) for trial in ranked if explanation.alarms(trial) or _was_ended(trial)],
         "adaptation": [
             line

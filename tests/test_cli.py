@@ -42,6 +42,7 @@ COMMANDS = [
     "submit",
     "cancel",
     "worker",
+    "standby",
     "job",
 ]
 
@@ -154,7 +155,11 @@ def test_help_of_each_command(name: str) -> None:
 def test_help_lists_the_commands_and_version_the_version(tuner: Run) -> None:
     told = tuner("-h")
     assert told.code == 0
-    assert all(re.search(rf"^  {name} ", told.out, re.MULTILINE) for name in COMMANDS if name not in ("worker", "job"))
+    assert all(
+        re.search(rf"^  {name} ", told.out, re.MULTILINE)
+        for name in COMMANDS
+        if name not in ("worker", "standby", "job")
+    )
     assert re.fullmatch(r"tuner, version \d+\.\d+\.\d+\n", tuner("--version").out)
     assert tuner().code == 2
 
@@ -434,6 +439,23 @@ def assert_result(text: str, root: Path, *, total: int) -> dict[str, Any]:
     assert isinstance(told["best"]["confirmed"], bool)
     assert told["seconds"] > 0
     return told
+
+
+def test_a_search_that_is_over_says_so_again_without_a_worker(
+    tuner: Run, finished_search: subprocess.CompletedProcess[str], finished_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise AssertionError("a process was started")
+
+    monkeypatch.setattr("tuner.search.standby.start_process", fail)
+    monkeypatch.setattr("tuner.search.crew.start_process", fail)
+    config = RunFolder(finished_copy).load_config()
+    words = ["--trials", config.trials, "--epochs", config.epochs, "--confirm", config.confirm, "--seed", config.seed]
+    words += ["--workers", config.workers, "--json", "--run", finished_copy]
+    again = tuner("search", *words)
+    assert again.code == finished_search.returncode, again.err
+    assert json.loads(again.out)["best"] == json.loads(finished_search.stdout)["best"]
+    assert f"Going on with {finished_copy}" in again.err
 
 
 def test_a_search_ends_with_its_json_and_its_story(

@@ -41,6 +41,7 @@ from tuner.wording import (
     audit_lines,
     describe_data,
     duration,
+    fresh_line,
     leaders_table,
     metric_text,
     preparation_line,
@@ -524,3 +525,15 @@ def test_the_front_is_told_where_it_is_asked_for() -> None:
     assert result(trials, root=Path("r"), seconds=1.0, is_pareto=True)["front"] == [0]
     assert "front" not in result(trials, root=Path("r"), seconds=1.0)
     assert not any("Pareto" in line for line in summary_lines(trials[1:], report=None, root=Path("r"), is_pareto=True))
+
+
+def test_a_fresh_training_is_told_by_the_numbers_that_its_trial_is_summarised_by() -> None:
+    runs = [
+        dataclasses.replace(trial(0).seed_runs[0], seed_index=index, metrics={"val_accuracy": accuracy}, seconds=3.0)
+        for index, accuracy in ((1, 0.7), (2, 0.8))
+    ]
+    assert fresh_line(runs[0]).startswith("confirming trial 0, fresh seed 1: accuracy 0.700, stability ")
+    told = metric_text(dataclasses.replace(trial(0), seed_runs=(*trial(0).seed_runs, *runs)))
+    assert told.startswith("accuracy 0.750 +- 0.071 over 2 fresh seeds, stability ")
+    failed = dataclasses.replace(runs[0], outcome=Outcome.DIVERGED, metrics={"val_accuracy": math.nan})
+    assert fresh_line(failed).startswith("confirming trial 0, fresh seed 1: failed, stability ")

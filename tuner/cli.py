@@ -120,7 +120,8 @@ def search(
     started = time.monotonic()
     config = config_from(context, options, config_file)
     # Before anything else is imported: they take longer than all that comes before their first order.
-    standby = context.with_resource(Standby(environments_of(config)))
+    is_over = run_dir is not None and _is_over(run_dir, config)
+    standby = context.with_resource(Standby([] if is_over else environments_of(config)))
     from rich.console import Console
 
     from tuner import wording
@@ -158,6 +159,19 @@ def search(
     context.exit(_verdict(trials))
 
 
+def _is_over(root: Path, config: SearchConfig) -> bool:
+    """Whether a search has nothing left to do in its folder."""
+    if not os.path.isfile(root / "config.yaml"):
+        return False
+    from tuner.search.plan import is_finished
+    from tuner.store import RunFolder
+
+    try:
+        return is_finished(RunFolder(root), config)
+    except TunerError:
+        return False
+
+
 def _run(
     config: SearchConfig,
     folder: Any,
@@ -173,7 +187,7 @@ def _run(
     from reports import write_report
     from tuner.data import cache
     from tuner.progress import Events, Progress
-    from tuner.search.plan import load_claims
+    from tuner.search.plan import is_finished, load_claims
     from tuner.search.quarantine import find_damaged, quarantine
     from tuner.search.study import load_trials
     from tuner.search.supervisor import supervise
@@ -197,7 +211,8 @@ def _run(
                     live.show_adaptation(adaptation)
                     log.update(trials, adaptation)
 
-                supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm, standby=standby)
+                if only_confirm or not is_finished(folder, config):
+                    supervise(folder, deadline=deadline, on_tick=tick, only_confirm=only_confirm, standby=standby)
         except (KeyboardInterrupt, Terminated):
             again = _resume_command(None if only_confirm else folder.root)
             _say(f"Stopping. The same command goes on where this one stopped: {again}")

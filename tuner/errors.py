@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -33,6 +34,7 @@ __all__ = [
     "did_you_mean",
     "first_of",
     "package_faults",
+    "require_backend",
 ]
 
 _OUR_PACKAGES = ("reports", "search_spaces", "tuner")
@@ -132,7 +134,22 @@ def package_faults() -> Iterator[None]:
         # What importing Keras 3.15 raises for a backend that it does not know.
         if not str(error).startswith("Unable to import backend"):
             raise
-        raise EnvironmentFault(
-            f"Keras has no backend {os.environ.get('KERAS_BACKEND', str(error))!r}. Set KERAS_BACKEND (or the backend "
-            "in ~/.keras/keras.json) to tensorflow, jax or torch, or unset it."
-        ) from error
+        raise _no_backend(os.environ.get("KERAS_BACKEND", str(error))) from error
+
+
+def require_backend() -> None:
+    """Check that the package is there that Keras is told to compute with, without importing it.
+
+    Raises:
+        EnvironmentFault: It is not.
+    """
+    name = os.environ.get("KERAS_BACKEND", "")
+    if name and importlib.util.find_spec(name) is None:
+        raise _no_backend(name)
+
+
+def _no_backend(name: str) -> EnvironmentFault:
+    return EnvironmentFault(
+        f"Keras has no backend {name!r}. Set KERAS_BACKEND (or the backend in ~/.keras/keras.json) to tensorflow, jax "
+        "or torch, and have that package installed; or unset it."
+    )

@@ -81,11 +81,12 @@ Default = TypeVar("Default")
 
 CHECKPOINT_NAME = "checkpoint.npz"
 
+# How long the lock of a run is waited for. Source: convention; who only looks holds it for some milliseconds.
+LOCK_WAIT_S = 0.5
 # What a write can fail of that is no fault of ours; ENOENT is a parent that cannot be made, as in /proc.
+_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ENVIRONMENT_ERRNOS = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
+    *_FULL_ERRNOS,
     errno.EACCES,
     errno.EPERM,
     errno.EROFS,
@@ -104,9 +105,11 @@ def storage_errors(path: Path) -> Iterator[None]:
         if error.errno not in _ENVIRONMENT_ERRNOS and not isinstance(error, FileExistsError | NotADirectoryError):
             raise
         reason = error.strerror or str(error)
+        is_full = error.errno in _FULL_ERRNOS
         raise EnvironmentFault(
             f"Cannot write {str(path)!r}: {reason}. Everything written so far is intact. "
-            "Free some space or choose a folder you may write to, then run the same command again."
+            f"{'Free some space' if is_full else 'Choose a folder that you may write to'}, then run the same command "
+            "again."
         ) from error
 
 
@@ -279,8 +282,11 @@ class RunFolder:
         return load_resolved(self.config_file)
 
     @contextlib.contextmanager
-    def lock(self) -> Iterator[None]:
+    def lock(self, *, wait_s: float = LOCK_WAIT_S) -> Iterator[None]:
         """Hold the folder for the one process that supervises it.
+
+        Args:
+            wait_s: How long another one may hold it yet, such as one that only looks whether it is held.
 
         Raises:
             RunError: Another process holds it.
@@ -288,7 +294,7 @@ class RunFolder:
         lock = filelock.FileLock(str(self.lock_file))
         try:
             with storage_errors(self.root):
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=wait_s)
         except filelock.Timeout as error:
             raise RunError(
                 f"Another search is working on {str(self.root)!r}. Wait for it (python -m tuner status {self.root}), "
@@ -325,7 +331,7 @@ class RunFolder:
     def is_held(self) -> bool:
         """Whether a process supervises the run now."""
         try:
-            with self.lock():
+            with self.lock(wait_s=0.0):
                 return False
         except RunError:
             return True

@@ -99,11 +99,16 @@ def metric_text(trial: TrialRecord) -> str:
     if not trial.seed_runs:
         return trial.outcome.meaning
     worst = " (worst)" if trial.is_confirmed else ""
-    return f"{_metrics_text(trial)}, stability {trial.stability or 0.0:.2f}{worst}"
+    return f"{_judged_text(trial)}, stability {trial.stability or 0.0:.2f}{worst}"
 
 
-def _metrics_text(trial: TrialRecord) -> str:
-    runs = [run for run in trial.judged_runs if not run.outcome.is_failed]
+def _judged_text(trial: TrialRecord) -> str:
+    return _metrics_text(trial.judged_runs) + (f" over {_seeds_text(trial)}" if trial.is_confirmed else "")
+
+
+def _metrics_text(runs: Sequence[SeedRun]) -> str:
+    """The metrics of trainings at their ends; of several, mean and spread of those that did not fail."""
+    runs = [run for run in runs if not run.outcome.is_failed]
     known = [(f"val_{name}", METRIC_TITLES[name], ".3f") for task in TASKS.values() for name in task.metrics]
     known.append(("val_loss", METRIC_TITLES["loss"], ".4g"))
     parts = [
@@ -111,7 +116,7 @@ def _metrics_text(trial: TrialRecord) -> str:
         for name, label, digits in known
         if runs and all(name in run.metrics for run in runs)
     ]
-    return ", ".join(parts) + (f" over {_seeds_text(trial)}" if trial.is_confirmed else "")
+    return ", ".join(parts)
 
 
 def _spread_text(values: Sequence[float], digits: str) -> str:
@@ -151,8 +156,7 @@ def fresh_runs(trials: Sequence[TrialRecord]) -> list[SeedRun]:
 
 def fresh_line(run: SeedRun) -> str:
     """How a training of the confirmation ended, in a line."""
-    error = "failed" if run.error is None else f"error {run.error:.3g}"
-    told = f"{error}, stability {run.score.stability:.2f} in {duration(run.seconds)}"
+    told = f"{_metrics_text([run]) or 'failed'}, stability {run.score.stability:.2f} in {duration(run.seconds)}"
     return f"confirming trial {run.trial}, fresh seed {run.seed_index}: {told}"
 
 
@@ -218,8 +222,8 @@ def range_line(found: RateRange) -> str:
 def cause_lines(trials: Sequence[TrialRecord], adaptation: Adaptation) -> list[str]:
     """What made trials unstable so far, the most frequent cause first, and how the search adapts to it."""
     lines = [
-        f"unstable, probably {cause}: trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-        for cause, numbers in frequent_causes(trials)
+        f"unstable, {likelihood} {cause}: trial{'s' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
+        for likelihood, cause, numbers in frequent_causes(trials)
     ]
     current = dataclasses.replace(adaptation, steps=adaptation.steps[-1:])
     return lines + [f"adapting: {line} (--no-adapt switches this off)" for line in step_lines(current, first=0)]
@@ -244,7 +248,7 @@ def leaders_table(trials: Sequence[TrialRecord]) -> Table:
     table.add_column("why unstable, and what to try")
     for trial in rank(trials)[:NUM_LEADERS]:
         stability = "" if trial.stability is None else f"{trial.stability:.2f}"
-        told = _metrics_text(trial) if trial.seed_runs and not trial.outcome.is_failed else _failure_text(trial)
+        told = _judged_text(trial) if trial.seed_runs and not trial.outcome.is_failed else _failure_text(trial)
         told = f"pruned at {told}" if trial.outcome is Outcome.PRUNED else told
         objective = "" if trial.objective is None else f"{trial.objective:.3f}"
         # Text: messages of exceptions have brackets in them, which rich would take for markup.

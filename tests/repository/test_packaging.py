@@ -147,5 +147,5 @@ def test_version_is_the_installed_one(setup_cfg: ConfigParser) -> None:
 
 def test_console_script_exists(setup_cfg: ConfigParser) -> None:
     (script,) = metadata.entry_points(group="console_scripts", name="tuner")
-    assert script.value == "tuner.cli:main"
+    assert script.value == "tuner.__main__:run"
     assert callable(script.load())

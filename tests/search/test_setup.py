@@ -266,6 +266,15 @@ def test_a_space_that_is_not_there_is_told_before_the_data_are_read(space: str, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_that_is_worked_on_is_refused_before_the_data_are_read(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = prepare(config(table), tmp_path / "run")
+    monkeypatch.setattr(setup, "read_data", lambda *_, **__: pytest.fail("the data were read"))
+    with folder.lock(), pytest.raises(RunError, match="Another search is working on"):
+        prepare(config(table), tmp_path / "run")
+
+
 def test_data_that_cannot_be_read_leaves_no_folder(tmp_path: Path) -> None:
     with pytest.raises(DataError):
         prepare(config(tmp_path / "none.csv"), tmp_path / "run")

@@ -210,6 +210,24 @@ def test_hyperparameters_are_evidence_on_the_right_side_of_usual(hyperparameters
 
 
 @pytest.mark.parametrize(
+    ("hyperparameters", "is_told"),
+    [
+        ({"use_l1": False, "use_l2": False, "dropout": 0.16}, False),
+        ({"dropout": 0.4, "l2": 0.0009}, False),
+        ({"dropout": 0.48}, True),
+        ({"dropout": 0.16, "l2": 0.0012}, True),
+        # Nothing is known of it.
+        ({"learning_rate": 1e-3}, True),
+    ],
+)
+def test_where_no_regularisation_is_strong_it_does_not_keep_the_network_from_learning(hyperparameters, is_told):
+    told = causes(finding("not_learning"), hyperparameters=hyperparameters)
+    assert ("over_regularised" in told) is is_told
+    measured = causes(finding("regularisation_dominates"), hyperparameters=hyperparameters)["over_regularised"]
+    assert "no_strong_regularisation" not in measured.evidence
+
+
+@pytest.mark.parametrize(
     ("hyperparameters", "weakened"),
     [
         ({"l1": 6e-4, "l2": 1e-6, "dropout": 0.2}, {"l1"}),

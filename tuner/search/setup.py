@@ -21,7 +21,7 @@ from tuner.data.sources import Dataset
 from tuner.data.split import Split
 from tuner.data.transformers.channels import is_value
 from tuner.database import open_database
-from tuner.errors import AuditError, ConfigError, RunError, TunerError
+from tuner.errors import AuditError, ConfigError, RunError, TunerError, require_backend
 from tuner.records import DatasetRecord, DataSpec, Finding
 from tuner.search import space_files
 from tuner.stability.judgement import chance_levels, choose_metric
@@ -135,20 +135,13 @@ def prepare(
         The folder, with the data in it, and what is known of the data.
 
     Raises:
-        RunError: The folder holds a run of other data or settings.
+        RunError: The folder holds a run of other data or settings, or another process works on it.
         SpaceError: There is no such search space.
         AuditError: The audit found severe faults and `force` is not set.
         EnvironmentFault: The folder or the database cannot be used.
     """
-    if config.storage:
-        # First: a run that names a wrong one would be of no use, and in the way of the right one.
-        open_database(config.storage)
     folder = RunFolder(root)
-    with storage_errors(root):
-        has_space = folder.space_file.is_file()
-    if config.space and not has_space:
-        # Before the data are read, which may take long; what is in the file is seen by the workers.
-        space_files.locate(config.space, base_dir=Path())
+    _refuse_early(folder, config)
     data = read_data(config, before=before)
     severe = [finding for finding in data.record.findings if finding.severity >= audit.SEVERE]
     if severe and not config.force:
@@ -171,6 +164,21 @@ def prepare(
             # Last: where this file is, the data is complete.
             folder.save_dataset(data.record)
     return folder, data.record
+
+
+def _refuse_early(folder: RunFolder, config: SearchConfig) -> None:
+    """Refuse what can be known before the data are read, which may take long."""
+    require_backend()
+    if config.storage:
+        # A run that names a wrong one would be of no use, and in the way of the right one.
+        open_database(config.storage)
+    with storage_errors(folder.root):
+        is_there, has_space = folder.config_file.is_file(), folder.space_file.is_file()
+    if config.space and not has_space:
+        space_files.require(config.space, base_dir=Path())
+    if is_there:
+        with folder.lock():
+            pass
 
 
 def note_start(folder: RunFolder, arguments: Sequence[str]) -> None:

@@ -23,7 +23,7 @@ from keras_tuner.engine import hyperparameters as kinds
 
 from search_spaces import SPACES
 from tuner.data import pipelines
-from tuner.errors import SpaceError, did_you_mean
+from tuner.errors import SpaceError
 from tuner.records import DataSpec
 from tuner.search import space_files
 from tuner.search.machine import available_memory_bytes
@@ -43,8 +43,6 @@ MAX_COUNT = 15
 
 # Chosen values by name to what a space may be told of the data.
 _FactsOf = Callable[[Mapping[str, Any]], dict[str, object]]
-
-_EXPECTED = "a keras_tuner.HyperModel (class or instance) or a function build(hp)"
 
 
 class PreprocessingChoice(Protocol):
@@ -204,12 +202,7 @@ def _attribute(module: ModuleType, name: str, *, file: Path) -> Any:
     if name and name in found:
         return found[name]
     candidates = [known for known, value in found.items() if not known.startswith("_") and _is_candidate(value, module)]
-    listed = f"It defines: {', '.join(candidates)}." if candidates else "It defines nothing that could be one."
-    wrong = f"has no object {name!r}" if name else "is a file, and the object in it is missing"
-    raise SpaceError(
-        f"Search space {str(file)!r} {wrong}. {listed}{did_you_mean(name, candidates)} "
-        f"Write --space {file.name}:OBJECT, where OBJECT is {_EXPECTED}."
-    )
+    raise space_files.missing_object(file, name, candidates=candidates)
 
 
 def _is_candidate(value: object, module: ModuleType) -> bool:
@@ -226,7 +219,7 @@ def _as_hypermodel(found: Any, facts: Mapping[str, object], *, name: str) -> Any
     if _is_function(found):
         return _FunctionSpace(found, _arguments(found, facts, name=name, is_function=True))
     kind = f"the class {found.__name__}" if inspect.isclass(found) else f"an object of type {type(found).__name__}"
-    raise SpaceError(f"Search space {name!r} is {kind}. Expected {_EXPECTED}.")
+    raise SpaceError(f"Search space {name!r} is {kind}. Expected {space_files.EXPECTED}.")
 
 
 def _is_function(found: object) -> bool:

@@ -65,6 +65,7 @@ FACT_WORDS = {
     "validation_better": "the validation loss is far below the training loss from the start",
     "regularisation_dominates": "most of the loss is regularisation",
     "strong_regularisation": "the regularisation is strong",
+    "no_strong_regularisation": "no regularisation is strong",
     "plateau": "training and validation loss stand still, close together",
     "unscaled_input": "the inputs are not scaled",
     "huge_first_loss": "the first loss was huge",
@@ -250,6 +251,7 @@ CAUSES: tuple[Cause, ...] = (
         symptoms={"regularisation_dominates": 0.75, "plateau": 0.2, "not_learning": 0.3},
         support={"strong_regularisation": 0.7},
         against={
+            "no_strong_regularisation": 0.6,
             "over_fitting": 0.8,
             "low_rate": 0.3,
             "high_rate": 0.3,

@@ -181,6 +181,9 @@ def _facts(
     if first_failure(trace) is not None and "nan" in facts:
         facts["runaway" if _ran_away(signals) else "sudden_nan"] = 0.9
     facts |= _trace_facts(signals) | _early_facts(signals) | _hyperparameter_facts(hyperparameters)
+    if "regularisation_dominates" in facts:
+        # Measured, so whatever it stands at is strong for this network.
+        facts.pop("no_strong_regularisation", None)
     return {name: min(1.0, max(0.0, strength)) for name, strength in facts.items() if strength > 0}
 
 
@@ -331,6 +334,8 @@ def _hyperparameter_facts(hyperparameters: Mapping[str, HyperparameterValue]) ->
         facts["low_rate"] = graded(math.log10(low / rate), start=-0.5, end=0.5, low=0.0, high=1.0)
     if strengths := _regularisation_strengths(hyperparameters):
         facts["strong_regularisation"] = max(strengths.values())
+    is_known = any(name in hyperparameters for name in STRONG_REGULARISATION)
+    facts["no_strong_regularisation"] = float(is_known and not any(strengths.values()))
     depth = _positive(hyperparameters.get("num_blocks") or hyperparameters.get("num_layers"))
     if depth is not None:
         facts["deep"] = graded(depth, start=DEEP_BLOCKS[0], end=DEEP_BLOCKS[1], low=0.0, high=1.0)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Iterable, Mapping
 
 from tuner.records import Finding, HyperparameterValue, TrialRecord
 from tuner.stability.detectors import ALARM_SEVERITY
 from tuner.stability.remedies import change_configuration, parse_change, told
 
-__all__ = ["advice", "alarms", "explained", "frequent_causes", "top_cause", "words"]
+__all__ = ["PROBABLE_CONFIDENCE", "advice", "alarms", "explained", "frequent_causes", "top_cause", "words"]
+
+# From here on a cause is told as probable. Source: convention; more likely than not.
+PROBABLE_CONFIDENCE = 0.5
 
 
 def words(finding: Finding) -> str:
@@ -61,17 +65,22 @@ def explained(trial: TrialRecord) -> str:
     if cause is None:
         return ""
     change = advice(cause, trial.hyperparameters)
-    return f"probably {words(cause)}" + (f"; try {change}" if change else "")
+    return f"{_likelihood(cause.confidence)} {words(cause)}" + (f"; try {change}" if change else "")
 
 
-def frequent_causes(trials: Iterable[TrialRecord]) -> list[tuple[str, list[int]]]:
-    """Top causes in words with the numbers of their trials, the most frequent first."""
-    found: dict[str, list[int]] = {}
+def frequent_causes(trials: Iterable[TrialRecord]) -> list[tuple[str, str, list[int]]]:
+    """Top causes, the most frequent first: how likely, the cause in words, and the numbers of its trials."""
+    found: dict[str, dict[int, float]] = {}
     for trial in sorted(trials, key=lambda each: each.number):
         cause = top_cause(trial)
         if cause is not None:
-            found.setdefault(words(cause), []).append(trial.number)
-    return sorted(found.items(), key=lambda item: -len(item[1]))
+            found.setdefault(words(cause), {})[trial.number] = cause.confidence
+    listed = [(_likelihood(statistics.fmean(each.values())), cause, list(each)) for cause, each in found.items()]
+    return sorted(listed, key=lambda item: -len(item[2]))
+
+
+def _likelihood(confidence: float) -> str:
+    return "probably" if confidence >= PROBABLE_CONFIDENCE else "perhaps"
 
 
 def _shown(value: HyperparameterValue) -> str:

@@ -90,7 +90,7 @@ def not_learning(signals: Signals) -> tuple[Finding, ...]:
     if signals.num_epochs < needed or best < NOT_LEARNING_FRAC:
         return ()
     is_creeping = find_no_learning(signals) is None
-    told = "still creeps down, far too slowly" if is_creeping else "does not get below it"
+    told = "still creeps down, far too slowly" if is_creeping else "hardly gets below it"
     level = f"at {best:.2f} of" if best < 2 else f"{best:.3g} times"
     return (
         symptom(
