@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -514,6 +515,14 @@ def test_time_does_not_run_for_a_trial_that_was_put_back(tuner: Run, finished_co
     told = json.loads(tuner("status", finished_copy, "--json").out)
     assert told["trials"]["waiting"] == 1
     assert told["seconds"] == before
+
+
+def test_the_time_of_a_run_counts_its_fresh_trainings_too(tuner: Run, finished_copy: Path) -> None:
+    before = json.loads(tuner("status", finished_copy, "--json").out)["seconds"]
+    folder = RunFolder(finished_copy)
+    (run,) = folder.load_seed_runs(0)
+    folder.save_seed_run(dataclasses.replace(run, seed_index=1, seconds=100.0), folder.load_trace(0, 0))
+    assert json.loads(tuner("status", finished_copy, "--json").out)["seconds"] == pytest.approx(before + 100)
 
 
 def test_a_run_whose_record_is_gone_is_still_shown(tuner: Run, finished_copy: Path) -> None:

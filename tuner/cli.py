@@ -351,6 +351,7 @@ def status(run: Path, as_json: bool) -> None:
         for trial in trials
         if trial.started and (trial.finished or (trial.outcome is Outcome.RUNNING and is_supervised))
     )
+    seconds += sum(run.seconds for run in wording.fresh_runs(trials))
     if as_json:
         _print_json(wording.result(trials, root=run, seconds=seconds, is_pareto=config.is_pareto))
         return
