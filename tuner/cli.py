@@ -17,7 +17,7 @@ import click
 
 from tuner import __version__, interrupts
 from tuner.config import SearchConfig, resolve
-from tuner.errors import EnvironmentFault, RunError, TunerError, package_faults
+from tuner.errors import EnvironmentFault, RunError, TunerError, memory_faults, package_faults
 from tuner.grammar import counted
 from tuner.interrupts import Terminated
 from tuner.loading import keras_loaded
@@ -36,7 +36,7 @@ def main() -> None:
     """Run the command line and end the process with the exit code of the contract."""
     interrupts.install()
     try:
-        with package_faults():
+        with package_faults(), memory_faults():
             code = cli.main(standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code

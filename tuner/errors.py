@@ -33,6 +33,7 @@ __all__ = [
     "TunerError",
     "did_you_mean",
     "first_of",
+    "memory_faults",
     "package_faults",
     "require_backend",
 ]
@@ -135,6 +136,23 @@ def package_faults() -> Iterator[None]:
         if not str(error).startswith("Unable to import backend"):
             raise
         raise _no_backend(os.environ.get("KERAS_BACKEND", str(error))) from error
+
+
+@contextlib.contextmanager
+def memory_faults() -> Iterator[None]:
+    """Turn memory that ran out into an `EnvironmentFault`; where a training met it, it is a result before that.
+
+    Raises:
+        EnvironmentFault: It ran out in the block.
+    """
+    try:
+        yield
+    except MemoryError as error:
+        raise EnvironmentFault(
+            f"Memory ran out: {str(error) or 'no more could be had'}. Use fewer --workers, give the program more memory, "
+            "or give it less data; samples may be larger than the memory as .npy files or as folders of images and "
+            "sounds."
+        ) from error
 
 
 def require_backend() -> None:

@@ -554,6 +554,13 @@ def test_an_unknown_backend_of_keras_is_a_fault_of_the_environment(folder: RunFo
         run_worker(folder)
 
 
+def test_memory_that_ran_out_beside_a_training_is_a_fault_of_the_environment(folder: RunFolder, work: Any) -> None:
+    work(MemoryError("Unable to allocate 15.3 MiB"))
+    with pytest.raises(EnvironmentFault, match=r"Memory ran out: Unable to allocate 15\.3 MiB\. Use fewer --workers"):
+        run_worker(folder)
+    assert reported(folder)["type"] == "EnvironmentFault"
+
+
 @pytest.mark.parametrize("error", [ImportError("cannot import name 'x'", name="tuner.search"), ValueError("bug")])
 def test_a_bug_of_ours_is_reported_as_nothing_else(folder: RunFolder, work: Any, error: Exception) -> None:
     work(error)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from tuner import errors, interrupts, leases
-from tuner.errors import EnvironmentFault, TunerError, package_faults
+from tuner.errors import EnvironmentFault, TunerError, memory_faults, package_faults
 from tuner.loading import load_keras
 from tuner.search.crew import Crew, error_file, worker_log
 from tuner.search.failures import MAX_FAILURES_IN_A_ROW, check_failures
@@ -76,7 +76,7 @@ def run_worker(
     end_with_parent()
     faulthandler.enable()
     try:
-        with package_faults(), storage_faults(folder), leases.hold(folder, number):
+        with package_faults(), memory_faults(), storage_faults(folder), leases.hold(folder, number):
             load_keras()
             from tuner.search.worker import work
 
