@@ -149,9 +149,9 @@ def memory_faults() -> Iterator[None]:
         yield
     except MemoryError as error:
         raise EnvironmentFault(
-            f"Memory ran out: {str(error) or 'no more could be had'}. Use fewer --workers, give the program more memory, "
-            "or give it less data; samples may be larger than the memory as .npy files or as folders of images and "
-            "sounds."
+            f"Memory ran out: {str(error) or 'no more could be had'}. Use fewer --workers, give the program more "
+            "memory, or give it less data; samples may be larger than the memory as .npy files or as folders of images "
+            "and sounds."
         ) from error
 
 
