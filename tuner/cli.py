@@ -161,7 +161,8 @@ def search(
 
 def _is_over(root: Path, config: SearchConfig) -> bool:
     """Whether a search has nothing left to do in its folder."""
-    if not os.path.isfile(root / "config.yaml"):
+    # A search that came to its end has written its report; only then it is worth the second that looking takes.
+    if not all(os.path.isfile(root / name) for name in ("config.yaml", "report.html")):
         return False
     from tuner.search.plan import is_finished
     from tuner.store import RunFolder
