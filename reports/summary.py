@@ -67,8 +67,11 @@ def outcome_sentence(trials: Sequence[TrialRecord]) -> str:
 def metric_text(trial: TrialRecord, dataset: DatasetRecord) -> str:
     """The metric with its uncertainty, such as `0.971 +- 0.010`, to its first digit, or second after a 1 or 2."""
     value, spread = metric_value(trial, dataset), metric_spread(trial, dataset)
-    if value is None or spread is None or not spread[0] > 0 or not math.isfinite(value):
+    if value is None or spread is None or not math.isfinite(value) or not math.isfinite(spread[0]):
         return number(value)
+    if spread[0] == 0:
+        # Several seeds may end alike; of one, it is no share that could vary.
+        return f"{number(value)} {PLUS_MINUS} 0" if trial.is_confirmed else number(value)
     power = math.floor(math.log10(spread[0]))
     decimals = max(0, -power if spread[0] >= 3 * 10.0**power else 1 - power)
     return f"{value:.{decimals}f} {PLUS_MINUS} {spread[0]:.{decimals}f}"
@@ -127,10 +130,9 @@ def best_sentences(ranked: Sequence[TrialRecord], dataset: DatasetRecord) -> lis
         "The only finished configuration" if len(ranked) == 1 else f"The best of {len(ranked)} finished configurations"
     )
     spread = metric_spread(best, dataset)
-    source = f" ({spread[1]})" if spread else ""
-    sentences = [
-        f"{which} is trial {best.number}: {name} {metric_text(best, dataset)}{source}; {_chance(best, dataset)}"
-    ]
+    text = metric_text(best, dataset)
+    source = f" ({spread[1]})" if spread and PLUS_MINUS in text else ""
+    sentences = [f"{which} is trial {best.number}: {name} {text}{source}; {_chance(best, dataset)}"]
     if band(best) in (Band.NOT_LEARNING, Band.NOT_ASSESSED):
         sentences.append(stability_meaning(best))
     else:

@@ -130,6 +130,25 @@ def test_outcome_words_say_when_a_training_ended_early() -> None:
     assert summary.outcome_words(run.trials[1], run.config).startswith("diverged (epoch ")
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "text"),
+    [
+        ((0.985, 0.985, 0.985), f"accuracy 0.985 {PLUS_MINUS} 0 (standard deviation over 3 fresh seeds); "),
+        ((0.98, 0.99, 0.985), f"accuracy 0.985 {PLUS_MINUS} 0.005 (standard deviation over 3 fresh seeds); "),
+        ((), "accuracy 1.00; "),
+    ],
+)
+def test_a_spread_has_its_number_also_where_it_is_none(accuracies: tuple[float, ...], text: str) -> None:
+    run = synthetic.run(("clean", "clean"))
+    best = rank(run.trials)[0]
+    first = replace(best.seed_runs[0], metrics={"val_accuracy": 1.0})
+    fresh = [
+        replace(first, seed_index=index, metrics={"val_accuracy": value}) for index, value in enumerate(accuracies, 1)
+    ]
+    best = replace(best, seed_runs=(first, *fresh))
+    assert text in summary.best_sentences([best], run.dataset)[0]
+
+
 def test_regression_in_words() -> None:
     run = synthetic.run(("clean", "clean"), metric="loss")
     text = summary.best_sentences(rank(run.trials), run.dataset)[0]
