@@ -15,8 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 # What a process may have beside files that it maps; TensorFlow alone takes 0.5 GB of it.
-LIMIT_BYTES = 1_650_000_000
-ROWS, STEPS, CHANNELS = 90_000, 50, 100
+LIMIT_BYTES = 1_500_000_000
+ROWS, STEPS, CHANNELS = 80_000, 50, 100
 
 SPACE = f"""
 import keras
@@ -32,7 +32,7 @@ def build(hp):
 
 
 def written(folder):
-    """Series whose level tells the class; samples of 1.8 GB."""
+    """Series whose level tells the class; samples of 1.6 GB."""
     folder.mkdir()
     y = np.arange(ROWS) % 2
     x = np.lib.format.open_memmap(folder / "x.npy", "w+", np.float32, (ROWS, STEPS, CHANNELS))

@@ -32,19 +32,6 @@ def four_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standby, "num_cores", lambda: 4)
 
 
-@pytest.fixture
-def set_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Puts a shell script in the place of this program's Python."""
-
-    def put(script: str) -> None:
-        file = tmp_path / "python"
-        file.write_text(f'#!/bin/sh\ncd "{tmp_path}"\n{script}\n', encoding="utf-8")
-        file.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(file))
-
-    return put
-
-
 def is_alive(pid: int) -> bool:
     try:
         os.kill(pid, 0)
@@ -66,6 +53,26 @@ def test_a_process_that_waits_becomes_what_it_is_told_to_be(tmp_path: Path) -> N
     assert first == "before"
     assert rest.startswith("RunError: ")
     assert str(tmp_path / "none") in rest
+
+
+TOLD = """
+import os, sys, types
+from tuner.search import standby
+standby.load_keras = lambda: None
+sys.modules["tuner.search.worker"] = types.ModuleType("worker")
+arguments = standby.await_order()
+print(arguments, os.environ["TUNER_LEASE"], repr(sys.stdin.read()))
+os.write(2, b"an error")
+"""
+
+
+def test_an_order_brings_its_arguments_environment_and_log(tmp_path: Path) -> None:
+    order = {"arguments": ["worker", "x"], "environment": {"TUNER_LEASE": "abc"}, "log": str(tmp_path / "log")}
+    done = subprocess.run(
+        [sys.executable, "-c", TOLD], cwd=ROOT, input=json.dumps(order), text=True, capture_output=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted((tmp_path / "log").read_text().splitlines()) == ["['worker', 'x'] abc ''", "an error"]
 
 
 @pytest.mark.parametrize("backend", ["", "nonsense"])

@@ -35,18 +35,11 @@ def folder(tmp_path: Path) -> RunFolder:
 
 
 @pytest.fixture
-def set_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SetWorker:
+def set_worker(set_program: SetWorker, monkeypatch: pytest.MonkeyPatch) -> SetWorker:
     """Puts a shell script in the place of the worker's Python; its last argument is the run folder."""
     monkeypatch.setattr(supervisor, "POLL_S", 0.02)
     monkeypatch.setattr(supervisor, "TICK_S", 0.02)
-
-    def put(script: str) -> None:
-        file = tmp_path / "python"
-        file.write_text(f'#!/bin/sh\ncd "{tmp_path}"\n{script}\n', encoding="utf-8")
-        file.chmod(0o755)
-        monkeypatch.setattr(sys, "executable", str(file))
-
-    return put
+    return set_program
 
 
 def run(folder: RunFolder, on_tick: Callable[[], None] = lambda: None, *, deadline: float | None = None) -> None:

@@ -49,13 +49,15 @@ def require(name: str, *, base_dir: Path) -> None:
         return
     file, object_name = place
     try:
-        bound = list(_bound_names(ast.parse(file.read_bytes()).body))
+        body = ast.parse(file.read_bytes()).body
     except (SyntaxError, ValueError, OSError):
         # Told by the import, with the line.
         return
+    bound = {*_bound_names(body)}
     if "*" in bound or (object_name and object_name in bound):
         return
-    raise missing_object(file, object_name, candidates=_defined(file))
+    definitions = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    raise missing_object(file, object_name, candidates=[name for name in definitions if not name.startswith("_")])
 
 
 def missing_object(file: Path, name: str, *, candidates: list[str]) -> SpaceError:
@@ -72,14 +74,6 @@ def missing_object(file: Path, name: str, *, candidates: list[str]) -> SpaceErro
         f"Search space {str(file)!r} {wrong}. {listed}{did_you_mean(name, candidates)} "
         f"Write --space {file.name}:OBJECT, where OBJECT is {EXPECTED}."
     )
-
-
-def _defined(file: Path) -> list[str]:
-    """Functions and classes of a file, as far as their names are public."""
-    body = ast.parse(file.read_bytes()).body
-    return [
-        node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
-    ]
 
 
 def _bound_names(body: list[ast.stmt]) -> Iterator[str]:
