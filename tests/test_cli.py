@@ -459,6 +459,13 @@ def test_a_search_that_is_over_says_so_again_without_a_worker(
     assert f"Going on with {finished_copy}" in again.err
 
 
+def test_a_run_with_a_damaged_configuration_is_one_clear_error_also_when_it_is_over(
+    tuner: Run, finished_copy: Path
+) -> None:
+    (finished_copy / "config.yaml").write_text("trials: [", encoding="utf-8")
+    assert_one_error(tuner("search", "--run", finished_copy), 2, "config.yaml")
+
+
 def test_a_search_ends_with_its_json_and_its_story(
     finished_search: subprocess.CompletedProcess[str], finished_run: Path
 ) -> None:
